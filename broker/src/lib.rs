@@ -1,0 +1,1 @@
+//! Farm Tunnel: the broker.

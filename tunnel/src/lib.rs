@@ -1,0 +1,1 @@
+//! Farm Tunnel: what both ends share.
