@@ -8,19 +8,19 @@
 
 pub mod base32;
 pub mod base64url;
-// pub mod broker;
+pub mod broker;
 pub mod codec;
-// pub mod control;
+pub mod control;
 pub mod epoch;
 pub mod frame;
 pub mod id;
-// pub mod invitation;
+pub mod invitation;
 pub mod keys;
-// pub mod pairing;
+pub mod pairing;
 pub mod ping;
 pub mod service;
-// pub mod signal;
-// pub mod stun;
+pub mod signal;
+pub mod stun;
 
 /// The version of the wire that this crate speaks, first item of every message.
 pub const VERSION: u8 = 1;

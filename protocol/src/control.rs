@@ -1,0 +1,80 @@
+//! What the two ends say on a carrier's `control` channel.
+
+use serde::{Deserialize, Serialize};
+
+use crate::epoch::Epoch;
+use crate::frame::StreamState;
+use crate::id::{BootId, SessionId};
+use crate::service::Service;
+
+/// From either end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Control {
+    /// First on a new carrier, from both ends: which session, and where its
+    /// streams stand. Once both have it, data flows.
+    Hello(Hello),
+    /// The farm's name and services; again whenever they change.
+    Farm(Farm),
+    /// Whether somebody is looking: sets the cadence of pings at both ends.
+    Attention(Attention),
+    /// The sender leaves this carrier on purpose.
+    Goodbye(Goodbye),
+}
+
+/// See [`Control::Hello`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The session.
+    pub session: SessionId,
+    /// The carrier's epoch.
+    pub epoch: Epoch,
+    /// The sender's run.
+    pub boot: BootId,
+    /// Every stream that the sender knows.
+    pub streams: Vec<StreamState>,
+    /// From the phone: whether somebody is looking.
+    pub watched: bool,
+}
+
+/// See [`Control::Farm`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Farm {
+    /// What its owner calls it.
+    pub name: String,
+    /// What it lets its phones reach.
+    pub services: Vec<Service>,
+}
+
+/// See [`Control::Attention`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attention {
+    /// Somebody is looking.
+    pub watched: bool,
+}
+
+/// Why a side leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GoodbyeReason {
+    /// A newer carrier took over; the session goes on there.
+    Superseded,
+    /// The program stops; the session is over.
+    Stopping,
+    /// The phone was revoked.
+    Revoked,
+    /// The session is over at its owner's wish.
+    SessionEnded,
+    /// The other side broke the protocol on this carrier.
+    ProtocolError,
+    /// A reason of a newer version.
+    #[serde(other)]
+    Other,
+}
+
+/// See [`Control::Goodbye`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Goodbye {
+    /// Why.
+    pub reason: GoodbyeReason,
+}
