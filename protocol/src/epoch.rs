@@ -2,14 +2,15 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 /// A number that only grows for one device and one slot, across restarts:
 /// the count of starts in the upper bits, a counter within this start in the
 /// lower ones. The newest authenticated epoch wins; an older one is a no-op.
 ///
-/// Stays below 2^53, so that JavaScript numbers hold it exactly.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+/// Stays below 2^53, so that JavaScript numbers hold it exactly; a larger one
+/// is malformed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize)]
 #[serde(transparent)]
 pub struct Epoch(u64);
 
@@ -27,6 +28,9 @@ impl Epoch {
     /// corrupted number would lock a device out for ever.
     pub const MAX_LEAP: u64 = 1_000_000 << Self::TURN_BITS;
 
+    /// The last epoch there is.
+    pub const MAX: Self = Self((1 << 53) - 1);
+
     /// The first epoch of a device's `starts`-th start.
     pub fn of_start(starts: u64) -> Self {
         Self(starts.min(Self::MAX_STARTS) << Self::TURN_BITS)
@@ -35,7 +39,7 @@ impl Epoch {
     /// The epoch after this one.
     #[must_use]
     pub fn next(self) -> Self {
-        Self((self.0 + 1).min((1 << 53) - 1))
+        Self(self.0 + 1).min(Self::MAX)
     }
 
     /// The count of starts in this epoch.
@@ -55,7 +59,21 @@ impl Epoch {
 
     /// Whether `self` is further ahead of `known` than any honest device gets.
     pub fn is_absurd_after(self, known: Self) -> bool {
-        self.0.saturating_sub(known.0) > Self::MAX_LEAP || self.0 >= 1 << 53
+        self.0.saturating_sub(known.0) > Self::MAX_LEAP
+    }
+}
+
+impl<'de> Deserialize<'de> for Epoch {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let epoch = Self(u64::deserialize(deserializer)?);
+        if epoch > Self::MAX {
+            return Err(de::Error::custom(format_args!(
+                "epoch {} is over {}",
+                epoch.0,
+                Self::MAX.0
+            )));
+        }
+        Ok(epoch)
     }
 }
 
@@ -68,6 +86,7 @@ impl fmt::Display for Epoch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::{decode, encode};
 
     #[test]
     fn a_restart_is_newer_than_any_turn_before_it() {
@@ -84,7 +103,19 @@ mod tests {
     fn the_far_future_is_refused() {
         let known = Epoch::of_start(3);
         assert!(!Epoch::of_start(2_000_000).follows(known));
-        assert!(!Epoch(u64::MAX).follows(known));
+        assert!(!Epoch::MAX.follows(known));
         assert!(Epoch::of_start(1_000_000).follows(known));
+    }
+
+    #[test]
+    fn the_last_epoch_is_the_end() {
+        assert_eq!(Epoch::MAX.next(), Epoch::MAX);
+        assert_eq!(
+            decode::<Epoch>(&encode(&Epoch::MAX).unwrap()).unwrap(),
+            Epoch::MAX
+        );
+        for past in [Epoch::MAX.0 + 1, u64::MAX] {
+            assert!(decode::<Epoch>(&encode(&past).unwrap()).is_err(), "{past}");
+        }
     }
 }
