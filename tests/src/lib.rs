@@ -1,0 +1,6 @@
+//! What the end-to-end tests, the demo and the benchmarks share: a greenhouse
+//! to reach through the tunnel, and a harness that runs the real programs.
+#![forbid(unsafe_code)]
+
+pub mod greenhouse;
+pub mod harness;
