@@ -170,7 +170,10 @@ impl<'de> Deserialize<'de> for Slot {
 
 /// A session at a farm: which phone, and which of its programs. It lives as
 /// long as that program and outlives every carrier.
+///
+/// Part of what is signed, so nothing unknown is read past.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SessionId {
     /// The phone.
     pub phone: PhoneId,

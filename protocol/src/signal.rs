@@ -311,19 +311,6 @@ mod tests {
         let phone = DeviceKey::from_seed([1; 32]).unwrap();
         let farm = FarmId::from_bytes([9; 20]);
         let signal = offer(&phone, farm);
-        let mut value: serde_cbor::Value = serde_cbor::from_slice(&codec::encode(&signal).unwrap()).unwrap();
-        let serde_cbor::Value::Array(items) = &mut value else {
-            panic!()
-        };
-        let serde_cbor::Value::Map(map) = &mut items[1] else {
-            panic!()
-        };
-        map.insert(serde_cbor::Value::Text("extra".into()), serde_cbor::Value::Null);
-        let body = serde_cbor::to_vec(&value).unwrap();
-        let signed = Signed {
-            signature: phone.sign(Purpose::Signal, &body),
-            body,
-        };
         let key = phone.public();
         let expected = Expected {
             key: &key,
@@ -331,7 +318,25 @@ mod tests {
             farm,
             session: signal.session,
         };
-        assert!(matches!(signed.open(expected), Err(SignalError::Codec(_))));
+        // A map's head, and the same with room for one entry more.
+        let whole = codec::encode(&signal).unwrap();
+        for (outer, head) in [("", 0xa5u8), ("session", 0xa2), ("offer", 0xa4)] {
+            let name = [&[0x60 | outer.len() as u8], outer.as_bytes()].concat();
+            let at = match outer {
+                "" => 2,
+                _ => whole.windows(name.len()).position(|w| w == name).unwrap() + name.len(),
+            };
+            assert_eq!(whole[at], head, "{outer:?}");
+            let mut body = whole.clone();
+            body[at] += 1;
+            body.splice(at + 1..at + 1, *b"\x65extra\xf6");
+            let signed = Signed {
+                signature: phone.sign(Purpose::Signal, &body),
+                body,
+            };
+            let refused = signed.open(expected).unwrap_err().to_string();
+            assert!(refused.contains("unknown field `extra`"), "{outer:?}: {refused}");
+        }
     }
 
     #[test]
