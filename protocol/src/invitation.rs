@@ -4,6 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use data_encoding::HEXUPPER_PERMISSIVE;
 use ring::rand::SecureRandom;
 use serde::{Deserialize, Serialize};
 
@@ -146,8 +147,8 @@ fn unescape(text: &str) -> Option<String> {
     let mut rest = text.as_bytes();
     while let Some((first, tail)) = rest.split_first() {
         if *first == b'%' {
-            let hex = std::str::from_utf8(tail.get(..2)?).ok()?;
-            out.push(u8::from_str_radix(hex, 16).ok()?);
+            let hex = tail.get(..2)?;
+            out.push(HEXUPPER_PERMISSIVE.decode(hex).ok()?[0]);
             rest = &tail[2..];
         } else {
             out.push(*first);
@@ -255,6 +256,7 @@ mod tests {
             (text.replace("&k=", "&q="), "k"),
             (text.replace("&s=", "&s=!"), "s"),
             (text.replace("b=wss", "b=%zz"), "b"),
+            (text.replace("b=wss", "b=%+1"), "b"),
         ] {
             assert_eq!(
                 bad.parse::<Invitation>(),
