@@ -41,22 +41,33 @@ pub fn encode<T: Serialize>(body: &T) -> Result<Vec<u8>, CodecError> {
 /// Reads `[VERSION, body]` from bytes that may be hostile.
 ///
 /// # Errors
-/// [`CodecError`]; trailing bytes, duplicate fields and nesting deeper than
-/// 128 are malformed.
+/// [`CodecError`]; trailing bytes, duplicate fields, keys that are not text
+/// and nesting deeper than 128 are malformed.
 pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, CodecError> {
     if bytes.len() > MAX_MESSAGE {
         return Err(CodecError::TooLarge(bytes.len()));
     }
-    match serde_cbor::from_slice::<(u8, T)>(bytes) {
+    match read::<(u8, T)>(bytes) {
         Ok((VERSION, body)) => Ok(body),
         Ok((other, _)) => Err(CodecError::Version(other)),
         // A body of another version may not fit our types: name the version
         // rather than the misfit.
-        Err(e) => match serde_cbor::from_slice::<(u8, IgnoredAny)>(bytes) {
+        Err(e) => match read::<(u8, IgnoredAny)>(bytes) {
             Ok((other, _)) if other != VERSION => Err(CodecError::Version(other)),
             _ => Err(CodecError::Malformed(e.to_string())),
         },
     }
+}
+
+/// Without the library's own short forms (numbers for the names of fields,
+/// arrays for enums): no other implementation would read or write them.
+fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> serde_cbor::Result<T> {
+    let mut reader = serde_cbor::Deserializer::from_slice(bytes)
+        .disable_packed_format()
+        .disable_legacy_enums();
+    let value = T::deserialize(&mut reader)?;
+    reader.end()?;
+    Ok(value)
 }
 
 #[cfg(test)]
@@ -83,6 +94,25 @@ mod tests {
         let mut bytes = vec![0x81; 60_000];
         bytes.push(0);
         assert!(decode::<IgnoredAny>(&bytes).is_err());
+    }
+
+    #[test]
+    fn short_forms_of_one_library_are_refused() {
+        use crate::broker::{FromBroker, RetryAfter};
+        let message = FromBroker::RetryAfter(RetryAfter { milliseconds: 7 });
+        let bytes = encode(&message).unwrap();
+        assert_eq!(decode::<FromBroker>(&bytes).unwrap(), message);
+        let name = |text: &'static str| serde_cbor::Value::Text(text.into());
+        let seven = serde_cbor::Value::Integer(7);
+        let packed = std::collections::BTreeMap::from([(serde_cbor::Value::Integer(0), seven.clone())]);
+        let packed = std::collections::BTreeMap::from([(name("retry_after"), packed)]);
+        let named = std::collections::BTreeMap::from([(name("milliseconds"), seven)]);
+        for bytes in [
+            serde_cbor::to_vec(&(VERSION, packed)),
+            serde_cbor::to_vec(&(VERSION, ("retry_after", named))),
+        ] {
+            assert!(decode::<FromBroker>(&bytes.unwrap()).is_err());
+        }
     }
 
     #[test]
