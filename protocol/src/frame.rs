@@ -5,7 +5,7 @@
 //! buffer, and resuming on a new carrier is one exchange of [`StreamState`]s.
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::codec::{self, CodecError};
 
@@ -18,8 +18,12 @@ pub type StreamId = u32;
 pub const MAX_TARGET: usize = 64;
 
 /// Most bytes of payload in one [`Frame::Data`]: what fits [`codec::MAX_MESSAGE`]
-/// beside the largest head of a frame (24 bytes), kept to a round number.
+/// beside the largest head of a frame (26 bytes), kept to a round number.
 pub const MAX_PAYLOAD: usize = 60 * 1024;
+
+/// The largest offset: what a JavaScript number holds exactly, and 285 years
+/// at a megabyte a second. Also keeps sums of offsets from overflowing.
+pub const MAX_OFFSET: u64 = (1 << 53) - 1;
 
 /// Why a stream was reset. The text form is on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -119,10 +123,10 @@ pub struct StreamState {
     #[serde(rename = "s")]
     pub stream: StreamId,
     /// As in [`Frame::Ack`].
-    #[serde(rename = "r")]
+    #[serde(rename = "r", deserialize_with = "offset")]
     pub received: u64,
     /// As in [`Frame::Ack`].
-    #[serde(rename = "c")]
+    #[serde(rename = "c", deserialize_with = "offset")]
     pub credit: u64,
 }
 
@@ -151,25 +155,20 @@ impl Frame {
     /// The frame as one message of the `data` channel.
     ///
     /// # Errors
-    /// [`CodecError::TooLarge`] where a payload or target is over its limit.
+    /// [`CodecError`] where a payload, target or offset is over its limit.
     pub fn encode(&self) -> Result<Vec<u8>, CodecError> {
+        self.check()?;
         let wire = match self {
             Self::Open {
                 stream,
                 target,
                 credit,
-            } => {
-                check_target(target)?;
-                Wire::Open(*stream, target, *credit)
-            }
+            } => Wire::Open(*stream, target, *credit),
             Self::Data {
                 stream,
                 offset,
                 bytes,
-            } => {
-                check_payload(bytes)?;
-                Wire::Data(*stream, *offset, serde_bytes::Bytes::new(bytes))
-            }
+            } => Wire::Data(*stream, *offset, serde_bytes::Bytes::new(bytes)),
             Self::Ack {
                 stream,
                 received,
@@ -184,28 +183,19 @@ impl Frame {
     /// Reads a frame; the payload shares `message`'s memory.
     ///
     /// # Errors
-    /// [`CodecError`], also where a payload or target is over its limit.
+    /// [`CodecError`], also where a payload, target or offset is over its limit.
     pub fn decode(message: &Bytes) -> Result<Self, CodecError> {
-        Ok(match codec::decode::<Wire<'_>>(message)? {
-            Wire::Open(stream, target, credit) => {
-                check_target(target)?;
-                Self::Open {
-                    stream,
-                    target: target.to_owned(),
-                    credit,
-                }
-            }
-            Wire::Data(stream, offset, bytes) => {
-                check_payload(bytes)?;
-                if offset.checked_add(bytes.len() as u64).is_none() {
-                    return Err(CodecError::Malformed("data past the last offset".to_owned()));
-                }
-                Self::Data {
-                    stream,
-                    offset,
-                    bytes: message.slice_ref(bytes),
-                }
-            }
+        let frame = match codec::decode::<Wire<'_>>(message)? {
+            Wire::Open(stream, target, credit) => Self::Open {
+                stream,
+                target: target.to_owned(),
+                credit,
+            },
+            Wire::Data(stream, offset, bytes) => Self::Data {
+                stream,
+                offset,
+                bytes: message.slice_ref(bytes),
+            },
             Wire::Ack(stream, received, credit) => Self::Ack {
                 stream,
                 received,
@@ -213,7 +203,30 @@ impl Frame {
             },
             Wire::Fin(stream, offset) => Self::Fin { stream, offset },
             Wire::Reset(stream, reason) => Self::Reset { stream, reason },
-        })
+        };
+        frame.check()?;
+        Ok(frame)
+    }
+
+    /// The limits, the same both ways.
+    fn check(&self) -> Result<(), CodecError> {
+        match self {
+            Self::Open { target, credit, .. } => {
+                check_target(target)?;
+                check_offset(*credit, 0)
+            }
+            Self::Data { offset, bytes, .. } => {
+                check_payload(bytes)?;
+                check_offset(*offset, bytes.len() as u64)
+            }
+            Self::Ack { received, credit, .. } => {
+                check_offset(*received, 0)?;
+                check_offset(*credit, 0)
+            }
+            // The end counts as one byte.
+            Self::Fin { offset, .. } => check_offset(*offset, 1),
+            Self::Reset { .. } => Ok(()),
+        }
     }
 }
 
@@ -234,6 +247,21 @@ fn check_payload(bytes: &[u8]) -> Result<(), CodecError> {
     }
 }
 
+fn check_offset(offset: u64, len: u64) -> Result<(), CodecError> {
+    match offset.checked_add(len) {
+        Some(0..=MAX_OFFSET) => Ok(()),
+        _ => Err(CodecError::Malformed(format!(
+            "offset {offset} with {len} bytes is over {MAX_OFFSET}"
+        ))),
+    }
+}
+
+fn offset<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let offset = u64::deserialize(deserializer)?;
+    check_offset(offset, 0).map_err(de::Error::custom)?;
+    Ok(offset)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -243,7 +271,7 @@ mod tests {
         let bytes = Bytes::from(vec![1; MAX_PAYLOAD]);
         let frame = Frame::Data {
             stream: u32::MAX,
-            offset: u64::MAX - MAX_PAYLOAD as u64,
+            offset: MAX_OFFSET - MAX_PAYLOAD as u64,
             bytes,
         };
         let message = Bytes::from(frame.encode().unwrap());
@@ -272,8 +300,23 @@ mod tests {
         assert!(Frame::decode(&Bytes::from(sneaky)).is_err());
         let empty = codec::encode(&Wire::Data(1, 0, serde_bytes::Bytes::new(b""))).unwrap();
         assert!(Frame::decode(&Bytes::from(empty)).is_err());
-        let wrap = codec::encode(&Wire::Data(1, u64::MAX, serde_bytes::Bytes::new(b"ab"))).unwrap();
-        assert!(Frame::decode(&Bytes::from(wrap)).is_err());
+        for wire in [
+            Wire::Open(1, "a", MAX_OFFSET + 1),
+            Wire::Data(1, u64::MAX, serde_bytes::Bytes::new(b"ab")),
+            Wire::Data(1, MAX_OFFSET, serde_bytes::Bytes::new(b"a")),
+            Wire::Ack(1, u64::MAX, 0),
+            Wire::Ack(1, 0, u64::MAX),
+            Wire::Fin(1, MAX_OFFSET),
+        ] {
+            let far = Bytes::from(codec::encode(&wire).unwrap());
+            assert!(Frame::decode(&far).is_err(), "{far:x}");
+        }
+        let state = StreamState {
+            stream: 1,
+            received: MAX_OFFSET,
+            credit: u64::MAX,
+        };
+        assert!(codec::decode::<StreamState>(&codec::encode(&state).unwrap()).is_err());
     }
 
     #[test]
