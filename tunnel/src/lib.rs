@@ -1,1 +1,2 @@
 //! Farm Tunnel: what both ends share.
+pub mod peer;

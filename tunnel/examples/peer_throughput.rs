@@ -1,0 +1,272 @@
+//! Measures a peer connection on loopback: how fast it opens, how much it carries, whether it
+//! stalls, whether it leaks.
+//!
+//! ```text
+//! peer_throughput open [RUNS]             offer to open, both peers in this process
+//! peer_throughput matrix [MIB]            one-way transfers, message size x send buffer x window
+//! peer_throughput bulk SIZE SEND_KIB WINDOW_KIB MIB [CREDIT_KIB]
+//! peer_throughput cycles [COUNT]          open and close again and again
+//! ```
+//!
+//! The far side of a transfer is a second process, as in life; `SAME=1` puts it into this one.
+//! `SMOL_THREADS` sets the executor's threads, `OWN_THREAD=1` gives the drivers one of their own.
+
+use std::{
+    error::Error,
+    io::{BufRead, BufReader, Write},
+    net::SocketAddr,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use async_channel::Receiver;
+use bytes::Bytes;
+use farm_tunnel::peer::{Channel, Peer, PeerConfig, PeerEvent, Tuning};
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// What is measured in one transfer.
+#[derive(Clone, Copy)]
+struct Bulk {
+    size: usize,
+    send_buffer: usize,
+    window: u32,
+    total: usize,
+    /// Bytes the sender may be ahead of what the receiver has confirmed; 0 is no bound.
+    credit: usize,
+}
+
+fn main() -> Outcome<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let number = |index: usize, default: usize| {
+        arguments.get(index).map_or(Ok(default), |text| text.parse())
+    };
+    smol::block_on(async {
+        match arguments.first().map_or("", String::as_str) {
+            "open" => open(number(1, 50)?).await,
+            "bulk" => {
+                let bulk = Bulk {
+                    size: number(1, 16 << 10)?,
+                    send_buffer: number(2, 128)? << 10,
+                    window: u32::try_from(number(3, 1024)? << 10)?,
+                    total: number(4, 256)? << 20,
+                    credit: number(5, 0)? << 10,
+                };
+                measure(bulk).await
+            }
+            "matrix" => matrix(number(1, 128)? << 20).await,
+            "cycles" => cycles(number(1, 1000)?).await,
+            "far-side" => far_side(u32::try_from(number(1, 0)?)?, number(2, 0)?).await,
+            _ => Err("say open, bulk, matrix or cycles; the source explains them".into()),
+        }
+    })
+}
+
+fn config(send_buffer: Option<usize>, window: Option<u32>) -> PeerConfig {
+    let default = Tuning::default();
+    PeerConfig {
+        local_addresses: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+        tuning: Tuning {
+            send_buffer: send_buffer.unwrap_or(default.send_buffer),
+            receive_window: window.or(default.receive_window),
+            own_thread: std::env::var_os("OWN_THREAD").is_some(),
+        },
+        ..PeerConfig::default()
+    }
+}
+
+async fn opened(events: &Receiver<PeerEvent>) -> Outcome<()> {
+    loop {
+        match events.recv().await? {
+            PeerEvent::Opened => return Ok(()),
+            PeerEvent::Lost(reason) => return Err(reason.into()),
+            _ => {}
+        }
+    }
+}
+
+/// Two connected peers in this process.
+async fn pair() -> Outcome<(Peer, Peer)> {
+    let (near, near_events, offer) = Peer::offer(config(None, None)).await?;
+    let (far, far_events, answer) = Peer::answer(config(None, None), &offer).await?;
+    near.accept_answer(&answer).await?;
+    opened(&near_events).await?;
+    opened(&far_events).await?;
+    Ok((near, far))
+}
+
+async fn open(runs: usize) -> Outcome<()> {
+    let mut times = Vec::with_capacity(runs);
+    for _ in 0..runs {
+        let start = Instant::now();
+        let (near, far) = pair().await?;
+        times.push(start.elapsed());
+        near.close().await;
+        far.close().await;
+    }
+    times.sort();
+    let at = |percent: usize| times[(times.len() - 1) * percent / 100].as_secs_f64() * 1e3;
+    println!(
+        "offer to open, {runs} runs: p50 {:.1} ms, p95 {:.1} ms, max {:.1} ms",
+        at(50),
+        at(95),
+        at(100)
+    );
+    Ok(())
+}
+
+async fn matrix(total: usize) -> Outcome<()> {
+    for window in [1 << 20, 2 << 20, 4 << 20] {
+        for send_buffer in [64 << 10, 128 << 10, 256 << 10, 512 << 10, 1 << 20] {
+            for size in [16 << 10, 32 << 10, 64 << 10] {
+                let bulk = Bulk {
+                    size,
+                    send_buffer,
+                    window,
+                    total,
+                    credit: 0,
+                };
+                measure(bulk).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn measure(bulk: Bulk) -> Outcome<()> {
+    let config = config(Some(bulk.send_buffer), Some(bulk.window));
+    let (peer, events, offer) = Peer::offer(config.clone()).await?;
+    let (mut child, local) = if std::env::var_os("SAME").is_some() {
+        let (far, far_events, answer) = Peer::answer(config, &offer).await?;
+        peer.accept_answer(&answer).await?;
+        opened(&far_events).await?;
+        (None, Some(smol::spawn(receive(far, bulk.credit))))
+    } else {
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["far-side", &bulk.window.to_string(), &bulk.credit.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut input = child.stdin.take().ok_or("the far side has no input")?;
+        writeln!(input, "{}", offer.replace("\r\n", "|"))?;
+        input.flush()?;
+        let mut answer = String::new();
+        let output = child.stdout.take().ok_or("the far side has no output")?;
+        BufReader::new(output).read_line(&mut answer)?;
+        peer.accept_answer(&answer.trim_end().replace('|', "\r\n")).await?;
+        (Some(child), None)
+    };
+    opened(&events).await?;
+
+    let message = Bytes::from(vec![7; bulk.size]);
+    let (start, busy) = (Instant::now(), cpu());
+    let (mut sent, mut confirmed) = (0, 0);
+    while sent < bulk.total {
+        while bulk.credit > 0 && sent + bulk.size > confirmed + bulk.credit {
+            confirmed = number(&peer.recv(Channel::Control).await.ok_or("lost")?)?;
+        }
+        // As a mux would: a message of its own, not a shared one.
+        peer.send(Channel::Data, Bytes::copy_from_slice(&message)).await?;
+        sent += bulk.size;
+    }
+    peer.send(Channel::Data, Bytes::new()).await?;
+    let (bytes, gap) = loop {
+        let report = peer.recv(Channel::Control).await.ok_or("lost")?;
+        if let Some((bytes, gap)) = std::str::from_utf8(&report)?.split_once(' ') {
+            break (bytes.parse::<usize>()?, gap.parse::<f64>()?);
+        }
+    };
+    let took = start.elapsed().as_secs_f64();
+    println!(
+        "message {:>2} KiB, send buffer {:>4} KiB, window {} MiB{}: {:>6.1} MiB/s, longest gap \
+         {gap:>6.1} ms, sender at {:>3.0} % of a core{}",
+        bulk.size >> 10,
+        bulk.send_buffer >> 10,
+        bulk.window >> 20,
+        if bulk.credit > 0 { format!(", credit {} KiB", bulk.credit >> 10) } else { String::new() },
+        bytes as f64 / f64::from(1 << 20) / took,
+        (cpu() - busy) / took * 100.0,
+        if bytes == sent { "" } else { " BYTES MISSING" },
+    );
+    peer.close().await;
+    if let Some(child) = &mut child {
+        child.wait()?;
+    }
+    if let Some(local) = local {
+        local.await;
+    }
+    Ok(())
+}
+
+/// The far side in a process of its own: offer in, answer out, then it receives.
+async fn far_side(window: u32, credit: usize) -> Outcome<()> {
+    let mut offer = String::new();
+    std::io::stdin().read_line(&mut offer)?;
+    let offer = offer.trim_end().replace('|', "\r\n");
+    let (peer, events, answer) = Peer::answer(config(None, Some(window)), &offer).await?;
+    println!("{}", answer.replace("\r\n", "|"));
+    opened(&events).await?;
+    receive(peer, credit).await;
+    Ok(())
+}
+
+/// Receives until the empty message, reports the bytes and the longest gap, and waits for the end.
+async fn receive(peer: Peer, credit: usize) {
+    let (mut bytes, mut unconfirmed, mut gap) = (0, 0, Duration::ZERO);
+    let mut last = Instant::now();
+    while let Some(message) = peer.recv(Channel::Data).await {
+        if bytes > 0 {
+            gap = gap.max(last.elapsed());
+        }
+        last = Instant::now();
+        bytes += message.len();
+        unconfirmed += message.len();
+        let report = if message.is_empty() {
+            format!("{bytes} {}", gap.as_secs_f64() * 1e3)
+        } else if credit > 0 && unconfirmed >= credit / 4 {
+            unconfirmed = 0;
+            bytes.to_string()
+        } else {
+            continue;
+        };
+        if peer.send(Channel::Control, report.into()).await.is_err() {
+            break;
+        }
+    }
+    peer.close().await;
+}
+
+async fn cycles(count: usize) -> Outcome<()> {
+    for done in 0..=count {
+        if done % (count / 5).max(1) == 0 {
+            println!("{done} cycles: {} KiB RSS, {} descriptors", rss()?, descriptors()?);
+        }
+        let (near, far) = pair().await?;
+        near.close().await;
+        drop(far);
+    }
+    Ok(())
+}
+
+fn number(message: &Bytes) -> Outcome<usize> {
+    Ok(std::str::from_utf8(message)?.parse()?)
+}
+
+fn rss() -> Outcome<usize> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS"));
+    let number = line.and_then(|line| line.split_whitespace().nth(1));
+    Ok(number.ok_or("no VmRSS")?.parse()?)
+}
+
+fn descriptors() -> Outcome<usize> {
+    Ok(std::fs::read_dir("/proc/self/fd")?.count())
+}
+
+/// Seconds of processor time this process has used.
+fn cpu() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
+    let ticks = |index: usize| fields.get(index).and_then(|text| text.parse::<f64>().ok());
+    (ticks(11).unwrap_or(0.0) + ticks(12).unwrap_or(0.0)) / 100.0
+}

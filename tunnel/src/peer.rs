@@ -1,0 +1,456 @@
+//! A peer connection: WebRTC between the farm and a phone, as three message channels.
+//!
+//! [`Peer`] wraps the `webrtc` crate on smol. It decides nothing about sessions: its owner carries
+//! the session descriptions and candidates to the other side, reads each channel with one reader,
+//! and learns from [`PeerEvent`]s when the connection is open and when it is lost. A lost
+//! connection never comes back; the session makes a new one.
+//!
+//! Two rules for owners, because the engine holds 256 messages per channel and stops reading the
+//! *whole* connection when one channel has more:
+//! - every channel always has a reader, and it never waits for a slow sink;
+//! - senders stay within the credit the receiver gave (`mux`).
+//!
+//! The engine logs through the `log` crate, one ERROR per packet once an address is lost. Nothing
+//! here bridges `log` to `tracing`; whoever does must limit its rate.
+
+mod candidate;
+mod channel;
+mod config;
+mod error;
+mod handler;
+mod keeper;
+mod launch;
+mod resolve;
+mod runtime;
+mod sdp;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_channel::{Receiver, Sender};
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use smol::lock::Mutex;
+use webrtc::{
+    data_channel::{DataChannel, DataChannelEvent},
+    error::Error as EngineError,
+    peer_connection::{
+        PeerConnection, RTCIceCandidate, RTCIceCandidateInit, RTCIceCandidateType,
+        RTCSessionDescription,
+    },
+};
+
+pub use self::{
+    candidate::{CandidateError, MAX_CANDIDATE},
+    channel::{Carrier, Channel, Path, PathKind},
+    config::{IceServer, PeerConfig, Tuning},
+    error::{LostReason, PeerError, PeerEvent},
+    sdp::{MAX_SDP, SdpError, fingerprint},
+};
+use self::{
+    candidate::Candidate,
+    keeper::Status,
+    launch::{Launched, launch},
+};
+
+/// Longest message, in bytes: 64 KiB and a frame's header. Longer ones gain no throughput and hold
+/// up the pings between their fragments.
+pub const MAX_MESSAGE: usize = (64 << 10) + 64;
+
+/// Candidates taken from a peer, and told to it, per connection. A host with 4 interfaces, each
+/// with 4 addresses, 2 STUN servers and a relay has 64.
+pub const MAX_CANDIDATES: usize = 64;
+
+/// How long a description waits for the addresses of our own interfaces. They are known in less
+/// than 1 ms, and save the first round trip through the broker; the rest is told as events.
+const GATHER_WITHIN: Duration = Duration::from_millis(20);
+
+/// A connection to a peer. Clones are handles of the same connection; when the last is dropped the
+/// connection is closed.
+#[derive(Clone)]
+pub struct Peer {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    connection: Arc<dyn PeerConnection>,
+    channels: [Lane; 3],
+    status: Arc<Status>,
+    remote: Mutex<Remote>,
+    keeper: Sender<std::collections::BTreeSet<String>>,
+    failures: Sender<LostReason>,
+    closed: Receiver<()>,
+}
+
+/// A channel and whether its end was seen: the engine's stream of events does not end with it.
+struct Lane {
+    channel: Arc<dyn DataChannel>,
+    ended: AtomicBool,
+}
+
+/// What the peer has told.
+#[derive(Default)]
+struct Remote {
+    /// Its description is applied, so its candidates can be.
+    described: bool,
+    /// Candidates that came before it.
+    early: Vec<String>,
+    /// How many came in all.
+    candidates: usize,
+}
+
+impl Peer {
+    /// Makes a connection and the offer that starts it: the peer, its events, and the session
+    /// description for the other side. The description names the candidates known at once; the
+    /// others come as [`PeerEvent::Candidate`].
+    ///
+    /// # Errors
+    ///
+    /// [`PeerError::IceServer`], or [`PeerError::Engine`] when no socket could be bound.
+    pub async fn offer(
+        config: PeerConfig,
+    ) -> Result<(Self, Receiver<PeerEvent>, String), PeerError> {
+        let (peer, events, gathered) = Self::launch(config).await?;
+        let connection = &peer.shared.connection;
+        let offer = connection.create_offer(None).await.map_err(engine("make an offer"))?;
+        let sdp = peer.describe(offer, &gathered).await?;
+        Ok((peer, events, sdp))
+    }
+
+    /// Makes a connection that accepts an offer: the peer, its events, and the answering session
+    /// description.
+    ///
+    /// # Errors
+    ///
+    /// [`PeerError::Description`] for an offer that is refused, and those of [`offer`](Self::offer).
+    pub async fn answer(
+        config: PeerConfig,
+        offer_sdp: &str,
+    ) -> Result<(Self, Receiver<PeerEvent>, String), PeerError> {
+        let screened = sdp::screen(offer_sdp)?;
+        let (peer, events, gathered) = Self::launch(config).await?;
+        let offer = RTCSessionDescription::offer(screened.text).map_err(engine("read the offer"))?;
+        peer.apply(offer, screened.candidates).await?;
+        let connection = &peer.shared.connection;
+        let answer = connection.create_answer(None).await.map_err(engine("make an answer"))?;
+        let sdp = peer.describe(answer, &gathered).await?;
+        Ok((peer, events, sdp))
+    }
+
+    /// Applies the answer to our offer.
+    ///
+    /// # Errors
+    ///
+    /// [`PeerError::Description`] for an answer that is refused, [`PeerError::Answered`] for a
+    /// second one, [`PeerError::Engine`] when the engine cannot make sense of it.
+    pub async fn accept_answer(&self, sdp: &str) -> Result<(), PeerError> {
+        let screened = sdp::screen(sdp)?;
+        let answer = RTCSessionDescription::answer(screened.text).map_err(engine("read the answer"))?;
+        self.apply(answer, screened.candidates).await
+    }
+
+    /// Adds a candidate of the peer's: `candidate:...`, with or without `a=`. One that comes before
+    /// the peer's description is kept until then. The empty string (the end of candidates) and
+    /// candidates of no use here (TCP, mDNS names) are accepted and ignored.
+    ///
+    /// # Errors
+    ///
+    /// [`PeerError::Candidate`] for a malformed one, [`PeerError::TooManyCandidates`],
+    /// [`PeerError::Lost`].
+    pub async fn add_candidate(&self, candidate: &str) -> Result<(), PeerError> {
+        let Candidate::Usable(candidate) = candidate::read(candidate)? else {
+            return Ok(());
+        };
+        self.alive()?;
+        let mut remote = self.shared.remote.lock().await;
+        if remote.candidates >= MAX_CANDIDATES {
+            return Err(PeerError::TooManyCandidates);
+        }
+        remote.candidates += 1;
+        if remote.described {
+            self.check_candidate(candidate).await
+        } else {
+            remote.early.push(candidate);
+            Ok(())
+        }
+    }
+
+    /// Sends a message, waiting while the channel has [`Tuning::send_buffer`] bytes or more that
+    /// the peer has not acknowledged.
+    ///
+    /// # Errors
+    ///
+    /// [`PeerError::TooLarge`], [`PeerError::NotOpen`], or [`PeerError::Lost`] once the connection
+    /// is lost, also for a sender that was waiting.
+    pub async fn send(&self, channel: Channel, message: Bytes) -> Result<(), PeerError> {
+        let message = self.sendable(message)?;
+        let lane = self.lane(channel);
+        lane.channel.send(message).await.map_err(|error| self.unsent(error))
+    }
+
+    /// Sends a message only if there is room for it now.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send), and [`PeerError::Full`].
+    pub async fn try_send(&self, channel: Channel, message: Bytes) -> Result<(), PeerError> {
+        let message = self.sendable(message)?;
+        let lane = self.lane(channel);
+        lane.channel.try_send(message).await.map_err(|error| self.unsent(error))
+    }
+
+    /// The channel's next message; `None` once the connection is lost or closed and everything
+    /// that had arrived was read. One reader per channel, and always one: see the module.
+    pub async fn recv(&self, channel: Channel) -> Option<Bytes> {
+        let lane = self.lane(channel);
+        while !lane.ended.load(Ordering::Acquire) {
+            match lane.channel.poll().await {
+                Some(DataChannelEvent::OnMessage(message)) if message.data.len() <= MAX_MESSAGE => {
+                    return Some(message.data.freeze());
+                }
+                Some(DataChannelEvent::OnMessage(_)) => {
+                    self.fail(LostReason::Violation("it sent a message longer than agreed"));
+                }
+                Some(DataChannelEvent::OnClose) => {
+                    // One channel alone: the peer is gone as far as we are concerned.
+                    self.fail(LostReason::ClosedByPeer);
+                    lane.ended.store(true, Ordering::Release);
+                }
+                Some(_) => {}
+                None => lane.ended.store(true, Ordering::Release),
+            }
+        }
+        None
+    }
+
+    /// The path in use, `None` while there is none.
+    pub async fn path(&self) -> Option<Path> {
+        let transport = self.shared.connection.sctp().await?.transport().ice_transport();
+        let pair = transport.get_selected_candidate_pair().await.ok()??;
+        let address = |candidate: &RTCIceCandidate| {
+            let ip = candidate.address.parse().ok()?;
+            Some(std::net::SocketAddr::new(ip, candidate.port))
+        };
+        let relay = |candidate: &RTCIceCandidate| candidate.typ == RTCIceCandidateType::Relay;
+        Some(Path {
+            kind: if relay(pair.local()) || relay(pair.remote()) {
+                PathKind::Relayed
+            } else {
+                PathKind::Direct
+            },
+            local: address(pair.local())?,
+            remote: address(pair.remote())?,
+        })
+    }
+
+    /// Whether all channels are open and the connection is not lost.
+    pub fn is_open(&self) -> bool {
+        self.shared.status.opened.load(Ordering::Acquire) && self.lost().is_none()
+    }
+
+    /// Why the connection is lost; `None` while it is not.
+    pub fn lost(&self) -> Option<LostReason> {
+        self.shared.status.lost.get().copied()
+    }
+
+    /// Closes the connection, tells the peer, and returns when the engine has stopped (within
+    /// 0.2 s). Closing again does nothing.
+    pub async fn close(&self) {
+        self.shared.keeper.close();
+        // Fails when the keeper is gone, which is what we wait for.
+        let _ = self.shared.closed.recv().await;
+    }
+}
+
+impl Peer {
+    async fn launch(
+        config: PeerConfig,
+    ) -> Result<(Self, Receiver<PeerEvent>, Receiver<()>), PeerError> {
+        let Launched {
+            connection,
+            channels,
+            status,
+            events,
+            keeper,
+            failures,
+            gathered,
+            closed,
+        } = launch(config).await?;
+        let shared = Shared {
+            connection,
+            channels: channels.map(|channel| Lane {
+                channel,
+                ended: AtomicBool::new(false),
+            }),
+            status,
+            remote: Mutex::default(),
+            keeper,
+            failures,
+            closed,
+        };
+        let peer = Self {
+            shared: Arc::new(shared),
+        };
+        Ok((peer, events, gathered))
+    }
+
+    /// Applies our own description, which starts the gathering of candidates, and returns it with
+    /// those that are known at once.
+    async fn describe(
+        &self,
+        description: RTCSessionDescription,
+        gathered: &Receiver<()>,
+    ) -> Result<String, PeerError> {
+        let connection = &self.shared.connection;
+        connection
+            .set_local_description(description)
+            .await
+            .map_err(engine("apply our own description"))?;
+        smol::future::or(
+            async {
+                let _ = gathered.recv().await;
+            },
+            async {
+                smol::Timer::after(GATHER_WITHIN).await;
+            },
+        )
+        .await;
+        let description = connection.local_description().await.ok_or(PeerError::Engine {
+            doing: "describe itself",
+            reason: "it has no local description".to_owned(),
+        })?;
+        let (text, named) = sdp::advertise(&description.sdp);
+        // Fails when the connection is lost already; its events say so.
+        let _ = self.shared.keeper.send(named).await;
+        Ok(text)
+    }
+
+    /// Applies the peer's description and the candidates that came before it.
+    async fn apply(
+        &self,
+        description: RTCSessionDescription,
+        candidates: usize,
+    ) -> Result<(), PeerError> {
+        self.alive()?;
+        let mut remote = self.shared.remote.lock().await;
+        if remote.described {
+            return Err(PeerError::Answered);
+        }
+        self.shared
+            .connection
+            .set_remote_description(description)
+            .await
+            .map_err(engine("apply the peer's description"))?;
+        remote.described = true;
+        remote.candidates += candidates;
+        for candidate in std::mem::take(&mut remote.early) {
+            self.check_candidate(candidate).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives a candidate to the ICE agent.
+    async fn check_candidate(&self, candidate: String) -> Result<(), PeerError> {
+        let init = RTCIceCandidateInit {
+            candidate,
+            sdp_mline_index: Some(0),
+            ..RTCIceCandidateInit::default()
+        };
+        let connection = &self.shared.connection;
+        connection
+            .add_ice_candidate(init)
+            .await
+            .map_err(engine("add a candidate of the peer's"))?;
+        // The engine does not wake its driver for a candidate; for a threshold it does. Without
+        // it the first check waits for the next timer.
+        let lane = self.lane(Channel::Control);
+        if let Err(error) = lane.channel.set_buffered_amount_low_threshold(0).await {
+            tracing::debug!(%error, "the driver was not woken for a candidate");
+        }
+        Ok(())
+    }
+
+    fn lane(&self, channel: Channel) -> &Lane {
+        &self.shared.channels[usize::from(channel.id())]
+    }
+
+    fn alive(&self) -> Result<(), PeerError> {
+        self.lost().map_or(Ok(()), |reason| Err(PeerError::Lost(reason)))
+    }
+
+    fn sendable(&self, message: Bytes) -> Result<BytesMut, PeerError> {
+        self.alive()?;
+        if message.len() > MAX_MESSAGE {
+            return Err(PeerError::TooLarge(message.len()));
+        }
+        // Copies only when the message is shared, as with a replay buffer.
+        Ok(message.into())
+    }
+
+    /// Why the engine did not take a message.
+    fn unsent(&self, error: EngineError) -> PeerError {
+        match error {
+            EngineError::ErrSendBufferFull => PeerError::Full,
+            EngineError::ErrDataChannelNotOpen => PeerError::NotOpen,
+            // The keeper may not have heard of it yet.
+            EngineError::ErrDataChannelClosed => {
+                PeerError::Lost(self.lost().unwrap_or(LostReason::ClosedByPeer))
+            }
+            error => engine("send a message")(error),
+        }
+    }
+
+    fn fail(&self, reason: LostReason) {
+        // Full: it is failing already. Closed: it has ended.
+        let _ = self.shared.failures.try_send(reason);
+    }
+}
+
+/// Names what the engine was doing when it failed.
+fn engine(doing: &'static str) -> impl FnOnce(EngineError) -> PeerError {
+    move |error| PeerError::Engine {
+        doing,
+        reason: error.to_string(),
+    }
+}
+
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peer")
+            .field("open", &self.is_open())
+            .field("lost", &self.lost())
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Carrier for Peer {
+    async fn send(&self, channel: Channel, message: Bytes) -> Result<(), PeerError> {
+        Self::send(self, channel, message).await
+    }
+
+    async fn try_send(&self, channel: Channel, message: Bytes) -> Result<(), PeerError> {
+        Self::try_send(self, channel, message).await
+    }
+
+    async fn recv(&self, channel: Channel) -> Option<Bytes> {
+        Self::recv(self, channel).await
+    }
+
+    async fn path(&self) -> Option<Path> {
+        Self::path(self).await
+    }
+
+    async fn close(&self) {
+        Self::close(self).await;
+    }
+}

@@ -1,0 +1,84 @@
+//! What a connection is made with.
+
+use std::{fmt, net::SocketAddr, time::Duration};
+
+/// A STUN or TURN server, as the session hands it out.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct IceServer {
+    /// `stun:host[:port]` or `turn:host[:port]` (RFC 7064, RFC 7065). A `turn:` URL yields only
+    /// relayed candidates: list the same host as `stun:` too. Others than UDP are passed over.
+    pub urls: Vec<String>,
+    /// TURN user name (time-limited ones contain their expiry); empty for STUN.
+    pub username: String,
+    /// TURN password; empty for STUN.
+    pub credential: String,
+}
+
+impl fmt::Debug for IceServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IceServer")
+            .field("urls", &self.urls)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How to make a connection.
+#[derive(Debug, Clone)]
+pub struct PeerConfig {
+    /// Servers that tell our public address or relay for us.
+    pub ice_servers: Vec<IceServer>,
+    /// Addresses to bind UDP sockets to, concrete ones with port 0. Empty: every address of
+    /// every interface except loopback and link-local ones, as they are at this moment.
+    pub local_addresses: Vec<SocketAddr>,
+    /// Only through a TURN server.
+    pub relay_only: bool,
+    /// Somebody is looking: the path's consent is checked every 0.5 s rather than once a minute.
+    pub watched: bool,
+    /// How long from its making until all channels are open, or the connection counts as lost.
+    pub open_within: Duration,
+    /// Sizes that decide the throughput.
+    pub tuning: Tuning,
+}
+
+impl Default for PeerConfig {
+    fn default() -> Self {
+        Self {
+            ice_servers: Vec::new(),
+            local_addresses: Vec::new(),
+            relay_only: false,
+            watched: true,
+            open_within: OPEN_WITHIN,
+            tuning: Tuning::default(),
+        }
+    }
+}
+
+/// Default of [`PeerConfig::open_within`]. An open takes 5 round trips after the answer has come,
+/// 0.5 s on a bad LTE link; the answer itself may wait for a phone that wakes up.
+const OPEN_WITHIN: Duration = Duration::from_secs(20);
+
+/// Sizes that decide a connection's throughput and memory. The defaults are measured; see the
+/// `peer_throughput` example.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tuning {
+    /// Bytes each channel may have sent without acknowledgement before its senders wait.
+    pub send_buffer: usize,
+    /// Bytes the peer may have in flight towards us (SCTP's receiver window); `None` is the
+    /// engine's default of 1 MiB.
+    pub receive_window: Option<u32>,
+    /// Whether the connection's driver runs on a thread of its own, shared by all connections.
+    pub own_thread: bool,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            send_buffer: SEND_BUFFER,
+            receive_window: None,
+            own_thread: false,
+        }
+    }
+}
+
+/// Default of [`Tuning::send_buffer`].
+const SEND_BUFFER: usize = 128 << 10;

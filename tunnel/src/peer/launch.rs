@@ -1,0 +1,151 @@
+//! Making a connection: the engine with our settings, the agreed channels, the keeper.
+
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
+
+use async_channel::{Receiver, Sender, bounded};
+use webrtc::{
+    data_channel::{DataChannel, RTCDataChannelInit},
+    peer_connection::{PeerConnection, PeerConnectionBuilder},
+};
+
+use super::{
+    Channel, LostReason, PeerConfig, PeerError, PeerEvent, engine,
+    handler::{Handler, MAX_SIGNALS},
+    keeper::{Keeper, MAX_EVENTS, Status},
+    resolve, runtime::DriverRuntime,
+    settings,
+};
+
+/// Id of the keeper's channel: one that neither side uses. Opening an agreed channel sends
+/// nothing, so the peer need not know of it.
+const SENTINEL_ID: u16 = 1023;
+
+/// A connection that is made and has a keeper, before anything is negotiated.
+pub(super) struct Launched {
+    pub(super) connection: Arc<dyn PeerConnection>,
+    /// By [`Channel::id`].
+    pub(super) channels: [Arc<dyn DataChannel>; 3],
+    pub(super) status: Arc<Status>,
+    pub(super) events: Receiver<PeerEvent>,
+    /// To the keeper. Closing it, or dropping it, closes the connection.
+    pub(super) keeper: Sender<BTreeSet<String>>,
+    /// Tells the keeper what a reader saw.
+    pub(super) failures: Sender<LostReason>,
+    /// Closed when the first candidates are known.
+    pub(super) gathered: Receiver<()>,
+    /// Closed when the connection is closed.
+    pub(super) closed: Receiver<()>,
+}
+
+/// Makes a connection.
+///
+/// In a task of its own: a caller that loses interest halfway must not leave an engine running
+/// without a keeper.
+pub(super) async fn launch(config: PeerConfig) -> Result<Launched, PeerError> {
+    let (done, result) = bounded(1);
+    smol::spawn(async move {
+        // Nobody to tell: dropping what was launched closes it.
+        let _ = done.send(make(config).await).await;
+    })
+    .detach();
+    result.recv().await.unwrap_or(Err(PeerError::Lost(LostReason::Engine)))
+}
+
+async fn make(config: PeerConfig) -> Result<Launched, PeerError> {
+    let servers = resolve::resolve(&config.ice_servers).await?;
+    let runtime = Arc::new(DriverRuntime::new(settings::relayed(&servers)));
+    let (signals, heard) = bounded(MAX_SIGNALS);
+    let (failures, failed) = bounded(1);
+    let (first, gathered) = bounded(1);
+    let handler = Handler {
+        signals,
+        failures: failures.clone(),
+        gathered: first,
+    };
+    let connection: Arc<dyn PeerConnection> = Arc::new(
+        PeerConnectionBuilder::new()
+            .with_configuration(settings::configuration(&config, &servers))
+            .with_setting_engine(settings::engine(&config))
+            .with_runtime(Arc::clone(&runtime) as _)
+            .with_handler(Arc::new(handler))
+            .with_udp_addrs(bind_addresses(&config))
+            .with_data_channel_send_buffer_limit(config.tuning.send_buffer)
+            .with_dedicated_reactor_pool_size(usize::from(config.tuning.own_thread))
+            .build()
+            .await
+            .map_err(engine("make a connection"))?,
+    );
+    let opened = open_channels(&*connection).await;
+    let (channels, sentinel) = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            let _ = connection.close().await;
+            return Err(error);
+        }
+    };
+
+    let status = Arc::new(Status::default());
+    let (keeper, advertised) = bounded(1);
+    let (told, events) = bounded(MAX_EVENTS);
+    let (end, closed) = bounded(1);
+    let task = Keeper {
+        connection: Arc::clone(&connection),
+        runtime,
+        sentinel,
+        status: Arc::clone(&status),
+        signals: heard,
+        failures: failed,
+        advertised,
+        events: told,
+        open_within: config.open_within,
+        quiet: !config.watched,
+        closed: end,
+    };
+    smol::spawn(task.run()).detach();
+    Ok(Launched {
+        connection,
+        channels,
+        status,
+        events,
+        keeper,
+        failures,
+        gathered,
+        closed,
+    })
+}
+
+type Channels = ([Arc<dyn DataChannel>; 3], Arc<dyn DataChannel>);
+
+/// Opens the agreed channels, before the first offer so that it describes them.
+async fn open_channels(connection: &dyn PeerConnection) -> Result<Channels, PeerError> {
+    let open = async |label: &str, id, reliable: bool| {
+        let init = RTCDataChannelInit {
+            ordered: reliable,
+            max_retransmits: (!reliable).then_some(0),
+            negotiated: Some(id),
+            ..RTCDataChannelInit::default()
+        };
+        connection
+            .create_data_channel(label, Some(init))
+            .await
+            .map_err(engine("open a channel"))
+    };
+    let ours = async |channel: Channel| {
+        open(channel.label(), channel.id(), channel.is_reliable()).await
+    };
+    let [control, ping, data] = Channel::ALL;
+    let channels = [ours(control).await?, ours(ping).await?, ours(data).await?];
+    Ok((channels, open("", SENTINEL_ID, true).await?))
+}
+
+fn bind_addresses(config: &PeerConfig) -> Vec<SocketAddr> {
+    if config.local_addresses.is_empty() {
+        // The engine expands each into the addresses of all interfaces.
+        vec![
+            SocketAddr::from(([0; 4], 0)),
+            SocketAddr::from(([0; 16], 0)),
+        ]
+    } else {
+        config.local_addresses.clone()
+    }
+}

@@ -1,0 +1,326 @@
+//! The runtime each connection's driver runs on: smol, plus what the driver leaves undone.
+//!
+//! `webrtc` drives a connection in one task that loops: write what the protocol core has queued,
+//! hand out its events and messages, then block in a `select!` on sockets, commands and a timer.
+//! What the events and messages *themselves* queue (the SCTP INIT after DTLS, a reply to a
+//! request) waits for the next turn of the loop, which comes with the next packet or timer: two
+//! pauses of 200 ms at every connect. The driver asks its runtime for exactly one `sleep` per
+//! turn, just before it blocks, so [`DriverRuntime`] makes the first sleep after every real
+//! wake-up complete at once: one more turn, and everything queued is on the wire.
+//!
+//! This leans on the driver's structure, which is why the crate is pinned and a test insists on
+//! an open within 100 ms.
+
+use std::{
+    cell::Cell,
+    fmt,
+    future::Future,
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use nix::sys::socket::{setsockopt, sockopt};
+use webrtc::runtime::{
+    AsyncInterval, AsyncTcpListener, AsyncTcpStream, AsyncUdpSocket, JoinHandle, Runtime,
+    SmolRuntime,
+};
+
+type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Bytes asked for in each direction of a UDP socket. The default of 208 KiB holds about 90
+/// packets (the kernel counts 2.3 KiB for each), a burst of one 128 KiB message is 112, and a
+/// lost tail costs a retransmission timer of 1 s. 2 MiB holds the largest send buffer twice.
+pub(super) const SOCKET_BUFFER: usize = 2 << 20;
+
+/// Timer wake-ups in a row, with nothing sent or received between, after which a quiet
+/// connection counts as still. The driver wakes every 200 ms, so this is 3 s: longer than the
+/// first two retransmissions (1 s, then 2 s) of anything the peer has not acknowledged.
+const STILL_AFTER: u32 = 15;
+
+/// How long a still, quiet connection sleeps. The ICE agent asks to be woken every 200 ms for
+/// ever, whatever its timers; the budget of an idle agent is 2 wake-ups a second. Nothing on an
+/// unwatched connection has a deadline shorter than its 60 s keepalive.
+const STILL_SLEEP: Duration = Duration::from_secs(2);
+
+thread_local! {
+    /// Whether this thread is polling a driver at this moment, as opposed to an application task
+    /// that also sleeps through the runtime (a sender waiting for room, `close()`).
+    static IN_DRIVER: Cell<bool> = const { Cell::new(false) };
+}
+
+/// One connection's runtime.
+pub(super) struct DriverRuntime {
+    turns: Arc<Turns>,
+}
+
+/// What a driver's sleeps have to remember between two turns of its loop.
+struct Turns {
+    /// Turns granted after each real wake-up.
+    extra: u8,
+    /// How many of the wake-ups just before now were granted ones.
+    granted: AtomicU8,
+    /// Whether the last real wake-up was the timer.
+    timer: AtomicBool,
+    /// Real wake-ups in a row that were the timer.
+    still: AtomicU32,
+    /// Whether a still connection may sleep longer than its driver asked.
+    quiet: AtomicBool,
+}
+
+impl DriverRuntime {
+    /// A runtime for one connection. Packets that go through a TURN server (`relayed`) are wrapped
+    /// one turn after they were queued, so they need a second extra turn.
+    pub(super) fn new(relayed: bool) -> Self {
+        Self {
+            turns: Arc::new(Turns {
+                extra: if relayed { 2 } else { 1 },
+                granted: AtomicU8::new(0),
+                timer: AtomicBool::new(false),
+                still: AtomicU32::new(0),
+                quiet: AtomicBool::new(false),
+            }),
+        }
+    }
+
+    /// Allows (or forbids) long sleeps while nothing is sent or received. Only for a connection
+    /// that is open and that nobody watches: connectivity checks need every timer on time.
+    pub(super) fn set_quiet(&self, quiet: bool) {
+        self.turns.quiet.store(quiet, Relaxed);
+    }
+}
+
+impl fmt::Debug for DriverRuntime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DriverRuntime").finish_non_exhaustive()
+    }
+}
+
+/// Marks the driver's polls in [`IN_DRIVER`].
+struct Driver(BoxFuture<'static, ()>);
+
+impl Future for Driver {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        /// Restores the mark also when the poll panics.
+        struct Restore(bool);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                IN_DRIVER.set(self.0);
+            }
+        }
+        let _restore = Restore(IN_DRIVER.replace(true));
+        self.0.as_mut().poll(cx)
+    }
+}
+
+/// A sleep that ends at once: the extra turn.
+struct ExtraTurn(Arc<Turns>, u8);
+
+impl Future for ExtraTurn {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+        // Only now: had a packet ended the select first, that would be a real wake-up.
+        self.0.granted.store(self.1, Relaxed);
+        Poll::Ready(())
+    }
+}
+
+impl Turns {
+    fn sleep(self: &Arc<Self>, asked: Duration) -> BoxFuture<'static, ()> {
+        let granted = self.granted.swap(0, Relaxed);
+        if granted == 0 {
+            let still = match self.timer.swap(false, Relaxed) {
+                true => self.still.load(Relaxed).saturating_add(1),
+                false => 0,
+            };
+            self.still.store(still, Relaxed);
+        }
+        if granted < self.extra {
+            return Box::pin(ExtraTurn(Arc::clone(self), granted + 1));
+        }
+        let long = self.quiet.load(Relaxed) && self.still.load(Relaxed) >= STILL_AFTER;
+        let duration = if long { asked.max(STILL_SLEEP) } else { asked };
+        let turns = Arc::clone(self);
+        Box::pin(async move {
+            smol::Timer::after(duration).await;
+            turns.timer.store(true, Relaxed);
+        })
+    }
+}
+
+/// Enlarges the socket's buffers as far as the system lets us: beyond `net.core.rmem_max` only
+/// with CAP_NET_ADMIN. A smaller buffer costs throughput, never correctness.
+fn enlarge_buffers(socket: &std::net::UdpSocket) {
+    let forced = setsockopt(socket, sockopt::RcvBufForce, &SOCKET_BUFFER)
+        .and_then(|()| setsockopt(socket, sockopt::SndBufForce, &SOCKET_BUFFER));
+    if forced.is_err() {
+        let asked = setsockopt(socket, sockopt::RcvBuf, &SOCKET_BUFFER)
+            .and_then(|()| setsockopt(socket, sockopt::SndBuf, &SOCKET_BUFFER));
+        if let Err(error) = asked {
+            tracing::debug!(%error, "socket buffers stay at the system's default");
+        }
+    }
+}
+
+/// Reads `host:port` where `host` is an address. The TURN client writes IPv6 hosts without
+/// brackets, so the port is whatever follows the last colon.
+fn parse_address(host: &str) -> Option<SocketAddr> {
+    let (address, port) = host.rsplit_once(':')?;
+    let address: IpAddr = address
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .parse()
+        .ok()?;
+    Some(SocketAddr::new(address, port.parse().ok()?))
+}
+
+impl Runtime for DriverRuntime {
+    fn spawn(&self, future: BoxFuture<'static, ()>) -> Box<dyn JoinHandle> {
+        SmolRuntime.spawn(Box::pin(Driver(future)))
+    }
+
+    fn spawn_reactor(&self, size: usize, future: BoxFuture<'static, ()>) -> Box<dyn JoinHandle> {
+        SmolRuntime.spawn_reactor(size, Box::pin(Driver(future)))
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        if IN_DRIVER.get() {
+            self.turns.sleep(duration)
+        } else {
+            SmolRuntime.sleep(duration)
+        }
+    }
+
+    fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+        enlarge_buffers(&socket);
+        SmolRuntime.wrap_udp_socket(socket)
+    }
+
+    fn wrap_tcp_listener(
+        &self,
+        listener: std::net::TcpListener,
+    ) -> io::Result<Arc<dyn AsyncTcpListener>> {
+        SmolRuntime.wrap_tcp_listener(listener)
+    }
+
+    fn connect_tcp<'a>(
+        &'a self,
+        address: SocketAddr,
+    ) -> BoxFuture<'a, io::Result<Arc<dyn AsyncTcpStream>>> {
+        SmolRuntime.connect_tcp(address)
+    }
+
+    /// Names are resolved before the connection is built (see `resolve`): the driver would stand
+    /// still, timers and all, for as long as the name server is silent.
+    fn resolve_host<'a>(&'a self, host: &'a str) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+        Box::pin(async move {
+            parse_address(host).map(|address| vec![address]).ok_or_else(|| {
+                io::Error::new(io::ErrorKind::InvalidInput, "names are resolved beforehand")
+            })
+        })
+    }
+
+    fn interval(&self, period: Duration) -> Box<dyn AsyncInterval> {
+        SmolRuntime.interval(period)
+    }
+
+    fn block_on(&self, future: Pin<Box<dyn Future<Output = ()> + '_>>) {
+        SmolRuntime.block_on(future);
+    }
+
+    fn name(&self) -> &'static str {
+        "smol, one more turn"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+
+    /// Polls one sleep as the driver would; true when it completes at once.
+    fn at_once(runtime: &DriverRuntime, duration: Duration) -> bool {
+        Driver(runtime.sleep_in_driver(duration))
+            .now_or_never()
+            .is_some()
+    }
+
+    impl DriverRuntime {
+        fn sleep_in_driver(&self, duration: Duration) -> BoxFuture<'static, ()> {
+            self.turns.sleep(duration)
+        }
+    }
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn every_real_wake_up_is_followed_by_the_granted_turns() {
+        for (relayed, expected) in [(false, 1), (true, 2)] {
+            let runtime = DriverRuntime::new(relayed);
+            for _ in 0..3 {
+                for _ in 0..expected {
+                    assert!(at_once(&runtime, LONG), "a turn is granted");
+                }
+                // The real sleep, ended early by a packet: dropped unfinished.
+                assert!(!at_once(&runtime, LONG), "then the driver sleeps");
+            }
+        }
+    }
+
+    #[test]
+    fn an_unpolled_extra_turn_is_granted_again() {
+        let runtime = DriverRuntime::new(false);
+        // A packet was ready in the same select: the sleep was never polled.
+        drop(runtime.sleep_in_driver(LONG));
+        assert!(at_once(&runtime, LONG));
+    }
+
+    #[test]
+    fn only_a_still_and_quiet_connection_sleeps_longer() {
+        let short = Duration::ZERO;
+        let turn = |runtime: &DriverRuntime| {
+            assert!(at_once(runtime, short));
+            smol::block_on(smol::future::or(
+                runtime.sleep_in_driver(short).map(|()| true),
+                smol::Timer::after(Duration::from_millis(300)).map(|_| false),
+            ))
+        };
+        let runtime = DriverRuntime::new(false);
+        runtime.set_quiet(true);
+        for _ in 0..STILL_AFTER {
+            assert!(turn(&runtime), "not still yet: sleeps as asked");
+        }
+        assert!(!turn(&runtime), "still: sleeps longer than asked");
+        // That sleep was cut short, as by a packet.
+        assert!(turn(&runtime), "a packet makes it lively again");
+
+        let runtime = DriverRuntime::new(false);
+        for _ in 0..=STILL_AFTER {
+            assert!(turn(&runtime), "a watched connection sleeps as asked");
+        }
+    }
+
+    #[test]
+    fn addresses_are_read_with_and_without_brackets() {
+        for (text, expected) in [
+            ("192.0.2.1:3478", Some("192.0.2.1:3478")),
+            ("[2001:db8::1]:3478", Some("[2001:db8::1]:3478")),
+            ("2001:db8::1:3478", Some("[2001:db8::1]:3478")),
+            ("broker.example.org:3478", None),
+            ("192.0.2.1", None),
+            ("", None),
+        ] {
+            let expected = expected.map(|text| text.parse().unwrap());
+            assert_eq!(parse_address(text), expected, "{text}");
+        }
+    }
+}
