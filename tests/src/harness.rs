@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 mod binaries;
 mod error;
+pub mod farm;
 
 mod hash;
 pub mod http;
