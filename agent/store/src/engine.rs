@@ -1,0 +1,409 @@
+//! sled, and nothing but sled: how it is opened, written durably and read, and
+//! what its errors mean. Every call is contained: some damage makes it panic.
+
+use std::{
+    any::Any,
+    fs::{self, File},
+    io::{self, ErrorKind},
+    ops::ControlFlow,
+    panic::{AssertUnwindSafe, catch_unwind},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+
+use crate::{
+    batch::Writes,
+    directory::LOCK_POLL,
+    error::{Doing, OpenError},
+    files,
+    layout::Layout,
+    table::RawRange,
+};
+
+/// Memory for pages, in bytes. The live records of an agent are below it.
+const CACHE_BYTES: u64 = 4 << 20;
+
+/// Size of a log segment, in bytes. Written into the database when it is made:
+/// never change it. The limit on values is derived from it.
+const SEGMENT_BYTES: usize = 512 << 10;
+
+/// The disk writes whole pages of this size, in bytes.
+pub(crate) const PAGE_BYTES: u64 = 4096;
+
+/// What an error of the engine means.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Somebody holds the database.
+    Busy,
+    /// The device or the file system failed; the data may be fine.
+    Io(io::Error),
+    /// Written by another version of sled.
+    OtherEngine(String),
+    /// What is on the disk can't be right.
+    Damaged(String),
+}
+
+impl Failure {
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Failure::Busy => "the database is held by another process".to_owned(),
+            Failure::Io(e) => e.to_string(),
+            Failure::OtherEngine(why) | Failure::Damaged(why) => why.clone(),
+        }
+    }
+}
+
+impl From<sled::Error> for Failure {
+    fn from(error: sled::Error) -> Self {
+        match error {
+            sled::Error::Io(e) => Failure::from(e),
+            other => Failure::Damaged(other.to_string()),
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(e: io::Error) -> Self {
+        match e.kind() {
+            // sled's own words, no device says that.
+            ErrorKind::Other if e.to_string().contains("could not acquire lock") => Failure::Busy,
+            ErrorKind::Other
+            // Files that end too early, are gone, or are something else: that
+            // does not pass by waiting.
+            | ErrorKind::UnexpectedEof
+            | ErrorKind::InvalidData
+            | ErrorKind::InvalidInput
+            | ErrorKind::NotFound
+            | ErrorKind::IsADirectory
+            | ErrorKind::NotADirectory => Failure::Damaged(e.to_string()),
+            _ => Failure::Io(e),
+        }
+    }
+}
+
+/// How careful an open has to be.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Caution {
+    /// After a failed fsync the kernel marks pages clean that never reached
+    /// the disk: read the file from the disk, not from the page cache.
+    pub(crate) distrust_cache: bool,
+    /// After damage met while reading: look at every record, since an open
+    /// alone would find nothing and nothing would change.
+    pub(crate) read_everything: bool,
+}
+
+/// An open database.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    /// `None` only while dropping.
+    db: Option<sled::Db>,
+    /// The same file sled writes: fsync works on the file, not the descriptor.
+    file: File,
+}
+
+impl Engine {
+    /// Opens sled in `layout.store()`. Whoever held it a moment ago in this
+    /// process lets go asynchronously: waits up to `wait` for that.
+    pub(crate) fn open(layout: &Layout, wait: Duration, caution: Caution) -> Result<Self, Failure> {
+        remove_torn_snapshots(layout)?;
+        if caution.distrust_cache {
+            forget_cached(layout)?;
+        }
+        let deadline = Instant::now() + wait;
+        let db = loop {
+            let opened = contain(|| {
+                sled::Config::new()
+                    .path(layout.store())
+                    .cache_capacity(CACHE_BYTES)
+                    .mode(sled::Mode::LowSpace)
+                    .flush_every_ms(None)
+                    .segment_size(SEGMENT_BYTES)
+                    .open()
+                    .map_err(|e| match e {
+                        // Settings are whole here (see `repair_settings`).
+                        sled::Error::Unsupported(why) => Failure::OtherEngine(why),
+                        other => Failure::from(other),
+                    })
+            });
+            match opened {
+                Err(Failure::Busy) if Instant::now() < deadline => thread::sleep(LOCK_POLL),
+                other => break other?,
+            }
+        };
+        let file = File::open(layout.db())?;
+        Ok(Engine { db: Some(db), file })
+    }
+
+    /// Makes everything an open may have written durable, the names included,
+    /// and then, if it is not there, the marker that says so.
+    pub(crate) fn settle(&self, layout: &Layout) -> Result<(), OpenError> {
+        let store = layout.store();
+        self.flush()
+            .map_err(|failure| match failure {
+                Failure::Io(e) => e,
+                other => io::Error::new(ErrorKind::InvalidData, other.text()),
+            })
+            .doing("flushing", &store)?;
+        for path in [layout.db(), layout.conf(), store.join("blobs")] {
+            files::sync(&path).doing("syncing", &path)?;
+        }
+        for path in [store.as_path(), layout.root()] {
+            files::sync(path).doing("syncing", path)?;
+        }
+        let marker = layout.marker();
+        if !files::is_there(&marker).doing("looking at", &marker)? {
+            files::write_synced(&marker, b"complete\n").doing("writing", &marker)?;
+            files::sync(&store).doing("syncing", &store)?;
+        }
+        Ok(())
+    }
+
+    /// Applies all of it or nothing, and makes it durable. Gives an estimate
+    /// of the bytes written. After an error: drop this and open anew.
+    pub(crate) fn commit(&self, writes: &Writes) -> Result<u64, Failure> {
+        contain(|| {
+            let mut batch = sled::Batch::default();
+            for (raw, stored) in writes {
+                match stored {
+                    Some(stored) => batch.insert(raw.as_slice(), stored.as_slice()),
+                    None => batch.remove(raw.as_slice()),
+                }
+            }
+            let db = self.db()?;
+            let before = log_end(db);
+            db.apply_batch(batch)?;
+            db.flush()?;
+            // `flush` is pwrite and sync_file_range: no barrier, no metadata.
+            self.file.sync_all()?;
+            Ok(pages(before, log_end(db)) * PAGE_BYTES)
+        })
+    }
+
+    pub(crate) fn get(&self, raw: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
+        contain(|| Ok(self.db()?.get(raw)?.map(|stored| stored.to_vec())))
+    }
+
+    /// Shows records of a range to `visitor`, in order or backwards, until it
+    /// breaks.
+    pub(crate) fn visit(
+        &self,
+        range: &RawRange,
+        backwards: bool,
+        mut visitor: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), Failure> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        contain(|| {
+            let bounds = (range.low.clone(), range.high.clone());
+            let mut iter = self.db()?.range::<Vec<u8>, _>(bounds);
+            while let Some(entry) = if backwards { iter.next_back() } else { iter.next() } {
+                let (raw, stored) = entry?;
+                if visitor(&raw, &stored).is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn flush(&self) -> Result<(), Failure> {
+        contain(|| {
+            self.db()?.flush()?;
+            Ok(())
+        })
+    }
+
+    fn db(&self) -> Result<&sled::Db, Failure> {
+        self.db.as_ref().ok_or(Failure::Busy)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // sled's last handle flushes, fsyncs, and unwraps the result.
+        let db = self.db.take();
+        let dropped = contain(|| {
+            drop(db);
+            Ok(())
+        });
+        if let Err(failure) = dropped {
+            tracing::warn!(why = failure.text(), "the database failed while closing");
+        }
+    }
+}
+
+/// Waits up to `wait` until sled has let go of its file; whether it has.
+pub(crate) fn wait_released(layout: &Layout, wait: Duration) -> bool {
+    let deadline = Instant::now() + wait;
+    loop {
+        match File::open(layout.db()).map(|file| file.try_lock()) {
+            Ok(Err(fs::TryLockError::WouldBlock)) => {}
+            _ => return true,
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        thread::sleep(LOCK_POLL);
+    }
+}
+
+/// sled's settings are three constants of ours behind a checksum that it does
+/// not insist on. Damaged they would cost the database, or worse, be believed:
+/// remove them, sled writes them anew. Whether that was needed.
+pub(crate) fn repair_settings(layout: &Layout) -> io::Result<bool> {
+    let contents = match fs::read(layout.conf()) {
+        Ok(contents) => contents,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(e),
+    };
+    let whole = contents
+        .split_last_chunk::<4>()
+        .is_some_and(|(settings, sum)| crc32fast::hash(settings) == u32::from_le_bytes(*sum));
+    if whole {
+        return Ok(false);
+    }
+    fs::remove_file(layout.conf())?;
+    Ok(true)
+}
+
+/// A power cut while sled writes its snapshot leaves a torn file, which it
+/// then takes for the newest one and refuses to open for ever.
+fn remove_torn_snapshots(layout: &Layout) -> io::Result<()> {
+    let entries = match fs::read_dir(layout.store()) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("snap.") && name.ends_with(".generating") {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn forget_cached(layout: &Layout) -> io::Result<()> {
+    let file = match File::open(layout.db()) {
+        Ok(file) => file,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
+    Ok(())
+}
+
+/// Where sled's log ends: the bytes ever written to it.
+fn log_end(db: &sled::Db) -> u64 {
+    u64::try_from(db.context.pagecache.log.stable_offset()).unwrap_or(0)
+}
+
+/// Pages that a write from `before` to `after` touches.
+fn pages(before: u64, after: u64) -> u64 {
+    if after <= before {
+        return 0;
+    }
+    (after - 1) / PAGE_BYTES - before / PAGE_BYTES + 1
+}
+
+/// Runs a call into sled; a panic becomes damage.
+fn contain<T>(call: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    // Unwind safe: after a panic the engine is dropped, and what it wrote so
+    // far is what a power cut would have left.
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
+        Err(Failure::Damaged(format!(
+            "the database engine panicked: {}",
+            panic_text(panic.as_ref())
+        )))
+    })
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("for no stated reason")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_mean_what_can_be_done_about_them() {
+        let meaning = |kind| Failure::from(sled::Error::Io(io::Error::new(kind, "x")));
+        assert!(matches!(meaning(ErrorKind::StorageFull), Failure::Io(_)));
+        assert!(matches!(meaning(ErrorKind::ReadOnlyFilesystem), Failure::Io(_)));
+        assert!(matches!(meaning(ErrorKind::PermissionDenied), Failure::Io(_)));
+        assert!(matches!(meaning(ErrorKind::UnexpectedEof), Failure::Damaged(_)));
+        // EIO: has no kind of its own.
+        let eio = io::Error::from_raw_os_error(5);
+        assert!(matches!(Failure::from(sled::Error::Io(eio)), Failure::Io(_)));
+        let bug = sled::Error::ReportableBug("x".to_owned());
+        assert!(matches!(Failure::from(bug), Failure::Damaged(_)));
+    }
+
+    #[test]
+    fn a_held_database_is_busy_not_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().to_path_buf());
+        let open = |wait| Engine::open(&layout, wait, Caution::default());
+        let first = open(Duration::ZERO).unwrap();
+        assert!(matches!(open(Duration::ZERO), Err(Failure::Busy)));
+        assert!(!wait_released(&layout, Duration::ZERO));
+        drop(first);
+        assert!(wait_released(&layout, Duration::from_secs(5)));
+        open(Duration::from_secs(5)).unwrap();
+    }
+
+    #[test]
+    fn a_panic_is_contained() {
+        let failure = contain(|| -> Result<(), Failure> { panic!("torn {}", 7) }).unwrap_err();
+        assert!(failure.text().contains("torn 7"));
+    }
+
+    #[test]
+    fn damaged_settings_are_written_anew_and_whole_ones_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().to_path_buf());
+        let wait = Duration::from_secs(5);
+        drop(Engine::open(&layout, wait, Caution::default()).unwrap());
+        assert!(!repair_settings(&layout).unwrap());
+        let whole = fs::read(layout.conf()).unwrap();
+        for len in 0..whole.len() {
+            fs::write(layout.conf(), &whole[..len]).unwrap();
+            assert!(repair_settings(&layout).unwrap(), "cut to {len}");
+        }
+        drop(Engine::open(&layout, wait, Caution::default()).unwrap());
+        assert_eq!(fs::read(layout.conf()).unwrap(), whole);
+    }
+
+    #[test]
+    fn another_engines_database_is_told_from_a_damaged_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().to_path_buf());
+        fs::create_dir(layout.store()).unwrap();
+        let mut settings = b"segment_size: 524288\nuse_compression: false\nversion: 0.35\n".to_vec();
+        let sum = crc32fast::hash(&settings);
+        settings.extend_from_slice(&sum.to_le_bytes());
+        fs::write(layout.conf(), &settings).unwrap();
+        assert!(!repair_settings(&layout).unwrap());
+        let failure = Engine::open(&layout, Duration::ZERO, Caution::default()).unwrap_err();
+        assert!(matches!(failure, Failure::OtherEngine(_)), "{failure:?}");
+    }
+
+    #[test]
+    fn pages_are_counted_whole() {
+        assert_eq!(pages(10, 10), 0);
+        assert_eq!(pages(0, 1), 1);
+        assert_eq!(pages(0, 4096), 1);
+        assert_eq!(pages(4095, 4097), 2);
+        assert_eq!(pages(4096, 4097), 1);
+    }
+}
