@@ -11,9 +11,7 @@ static CROCKFORD: LazyLock<Encoding> = LazyLock::new(|| {
     rules.translate.from.push_str("ABCDEFGHJKMNPQRSTVWXYZiIlLoO");
     rules.translate.to.push_str("abcdefghjkmnpqrstvwxyz111100");
     rules.ignore.push_str("- ");
-    rules
-        .encoding()
-        .expect("the alphabet above is a valid specification")
+    rules.encoding().expect("the alphabet above is a valid specification")
 });
 
 /// Encodes, most significant bit first; the last character is padded with

@@ -159,13 +159,7 @@ impl Authenticate {
         let signature = key.sign(Purpose::Authenticate, &transcript(nonce, &key.public(), &claim));
         let presence = (claim.role == Role::Farm)
             .then(|| presence_proof(key, FarmId::of(&key.public()), claim.boot, claim.epoch));
-        let Claim {
-            role,
-            slot,
-            boot,
-            epoch,
-            broker,
-        } = claim;
+        let Claim { role, slot, boot, epoch, broker } = claim;
         Self {
             role,
             key: key.public(),
@@ -192,11 +186,7 @@ impl Authenticate {
             epoch: self.epoch,
             broker: self.broker.clone(),
         };
-        self.key.verify(
-            Purpose::Authenticate,
-            &transcript(nonce, &self.key, &claim),
-            &self.signature,
-        )
+        self.key.verify(Purpose::Authenticate, &transcript(nonce, &self.key, &claim), &self.signature)
     }
 }
 
@@ -217,12 +207,7 @@ fn transcript(nonce: &Nonce, key: &PublicKey, claim: &Claim) -> Vec<u8> {
 }
 
 fn presence_content(farm: FarmId, boot: BootId, epoch: Epoch) -> Vec<u8> {
-    [
-        &farm.as_bytes()[..],
-        &boot.as_bytes()[..],
-        &epoch.number().to_be_bytes()[..],
-    ]
-    .concat()
+    [&farm.as_bytes()[..], &boot.as_bytes()[..], &epoch.number().to_be_bytes()[..]].concat()
 }
 
 /// A farm's signature over its boot and epoch, so that its phones need not
@@ -468,18 +453,9 @@ mod tests {
         let key = DeviceKey::from_seed([5; 32]).unwrap();
         let (boot, epoch) = (BootId::from_bytes([1; 16]), Epoch::of_start(2));
         let proof = presence_proof(&key, FarmId::of(&key.public()), boot, epoch);
-        let state = PresenceState {
-            online: true,
-            boot,
-            epoch,
-            proof,
-            since_seconds: 3,
-        };
+        let state = PresenceState { online: true, boot, epoch, proof, since_seconds: 3 };
         assert!(state.verify(&key.public()).is_ok());
-        let lie = PresenceState {
-            epoch: epoch.next(),
-            ..state.clone()
-        };
+        let lie = PresenceState { epoch: epoch.next(), ..state.clone() };
         assert!(lie.verify(&key.public()).is_err());
     }
 }

@@ -62,9 +62,8 @@ pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, CodecError> 
 /// Without the library's own short forms (numbers for the names of fields,
 /// arrays for enums): no other implementation would read or write them.
 fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> serde_cbor::Result<T> {
-    let mut reader = serde_cbor::Deserializer::from_slice(bytes)
-        .disable_packed_format()
-        .disable_legacy_enums();
+    let mut reader =
+        serde_cbor::Deserializer::from_slice(bytes).disable_packed_format().disable_legacy_enums();
     let value = T::deserialize(&mut reader)?;
     reader.end()?;
     Ok(value)
@@ -107,10 +106,9 @@ mod tests {
         let packed = std::collections::BTreeMap::from([(serde_cbor::Value::Integer(0), seven.clone())]);
         let packed = std::collections::BTreeMap::from([(name("retry_after"), packed)]);
         let named = std::collections::BTreeMap::from([(name("milliseconds"), seven)]);
-        for bytes in [
-            serde_cbor::to_vec(&(VERSION, packed)),
-            serde_cbor::to_vec(&(VERSION, ("retry_after", named))),
-        ] {
+        for bytes in
+            [serde_cbor::to_vec(&(VERSION, packed)), serde_cbor::to_vec(&(VERSION, ("retry_after", named)))]
+        {
             assert!(decode::<FromBroker>(&bytes.unwrap()).is_err());
         }
     }
@@ -119,9 +117,6 @@ mod tests {
     fn the_limit_holds_both_ways() {
         let big = serde_bytes::ByteBuf::from(vec![0; MAX_MESSAGE]);
         assert!(matches!(encode(&big), Err(CodecError::TooLarge(_))));
-        assert!(matches!(
-            decode::<u64>(&vec![0; MAX_MESSAGE + 1]),
-            Err(CodecError::TooLarge(_))
-        ));
+        assert!(matches!(decode::<u64>(&vec![0; MAX_MESSAGE + 1]), Err(CodecError::TooLarge(_))));
     }
 }

@@ -67,11 +67,7 @@ impl<'de> Deserialize<'de> for Epoch {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let epoch = Self(u64::deserialize(deserializer)?);
         if epoch > Self::MAX {
-            return Err(de::Error::custom(format_args!(
-                "epoch {} is over {}",
-                epoch.0,
-                Self::MAX.0
-            )));
+            return Err(de::Error::custom(format_args!("epoch {} is over {}", epoch.0, Self::MAX.0)));
         }
         Ok(epoch)
     }
@@ -110,10 +106,7 @@ mod tests {
     #[test]
     fn the_last_epoch_is_the_end() {
         assert_eq!(Epoch::MAX.next(), Epoch::MAX);
-        assert_eq!(
-            decode::<Epoch>(&encode(&Epoch::MAX).unwrap()).unwrap(),
-            Epoch::MAX
-        );
+        assert_eq!(decode::<Epoch>(&encode(&Epoch::MAX).unwrap()).unwrap(), Epoch::MAX);
         for past in [Epoch::MAX.0 + 1, u64::MAX] {
             assert!(decode::<Epoch>(&encode(&past).unwrap()).is_err(), "{past}");
         }

@@ -159,21 +159,11 @@ impl Frame {
     pub fn encode(&self) -> Result<Vec<u8>, CodecError> {
         self.check()?;
         let wire = match self {
-            Self::Open {
-                stream,
-                target,
-                credit,
-            } => Wire::Open(*stream, target, *credit),
-            Self::Data {
-                stream,
-                offset,
-                bytes,
-            } => Wire::Data(*stream, *offset, serde_bytes::Bytes::new(bytes)),
-            Self::Ack {
-                stream,
-                received,
-                credit,
-            } => Wire::Ack(*stream, *received, *credit),
+            Self::Open { stream, target, credit } => Wire::Open(*stream, target, *credit),
+            Self::Data { stream, offset, bytes } => {
+                Wire::Data(*stream, *offset, serde_bytes::Bytes::new(bytes))
+            }
+            Self::Ack { stream, received, credit } => Wire::Ack(*stream, *received, *credit),
             Self::Fin { stream, offset } => Wire::Fin(*stream, *offset),
             Self::Reset { stream, reason } => Wire::Reset(*stream, *reason),
         };
@@ -186,21 +176,11 @@ impl Frame {
     /// [`CodecError`], also where a payload, target or offset is over its limit.
     pub fn decode(message: &Bytes) -> Result<Self, CodecError> {
         let frame = match codec::decode::<Wire<'_>>(message)? {
-            Wire::Open(stream, target, credit) => Self::Open {
-                stream,
-                target: target.to_owned(),
-                credit,
-            },
-            Wire::Data(stream, offset, bytes) => Self::Data {
-                stream,
-                offset,
-                bytes: message.slice_ref(bytes),
-            },
-            Wire::Ack(stream, received, credit) => Self::Ack {
-                stream,
-                received,
-                credit,
-            },
+            Wire::Open(stream, target, credit) => Self::Open { stream, target: target.to_owned(), credit },
+            Wire::Data(stream, offset, bytes) => {
+                Self::Data { stream, offset, bytes: message.slice_ref(bytes) }
+            }
+            Wire::Ack(stream, received, credit) => Self::Ack { stream, received, credit },
             Wire::Fin(stream, offset) => Self::Fin { stream, offset },
             Wire::Reset(stream, reason) => Self::Reset { stream, reason },
         };
@@ -233,9 +213,7 @@ impl Frame {
 fn check_target(target: &str) -> Result<(), CodecError> {
     match target.len() {
         1..=MAX_TARGET => Ok(()),
-        len => Err(CodecError::Malformed(format!(
-            "target of {len} bytes, 1 to {MAX_TARGET} are allowed"
-        ))),
+        len => Err(CodecError::Malformed(format!("target of {len} bytes, 1 to {MAX_TARGET} are allowed"))),
     }
 }
 
@@ -250,9 +228,7 @@ fn check_payload(bytes: &[u8]) -> Result<(), CodecError> {
 fn check_offset(offset: u64, len: u64) -> Result<(), CodecError> {
     match offset.checked_add(len) {
         Some(0..=MAX_OFFSET) => Ok(()),
-        _ => Err(CodecError::Malformed(format!(
-            "offset {offset} with {len} bytes is over {MAX_OFFSET}"
-        ))),
+        _ => Err(CodecError::Malformed(format!("offset {offset} with {len} bytes is over {MAX_OFFSET}"))),
     }
 }
 
@@ -269,32 +245,20 @@ mod tests {
     #[test]
     fn the_largest_frame_fits_a_message() {
         let bytes = Bytes::from(vec![1; MAX_PAYLOAD]);
-        let frame = Frame::Data {
-            stream: u32::MAX,
-            offset: MAX_OFFSET - MAX_PAYLOAD as u64,
-            bytes,
-        };
+        let frame = Frame::Data { stream: u32::MAX, offset: MAX_OFFSET - MAX_PAYLOAD as u64, bytes };
         let message = Bytes::from(frame.encode().unwrap());
         assert_eq!(Frame::decode(&message).unwrap(), frame);
     }
 
     #[test]
     fn a_small_frame_costs_little() {
-        let frame = Frame::Data {
-            stream: 3,
-            offset: 70_000,
-            bytes: Bytes::from_static(b"x"),
-        };
+        let frame = Frame::Data { stream: 3, offset: 70_000, bytes: Bytes::from_static(b"x") };
         assert!(frame.encode().unwrap().len() <= 18);
     }
 
     #[test]
     fn limits_are_refused_both_ways() {
-        let long = Frame::Open {
-            stream: 1,
-            target: "a".repeat(MAX_TARGET + 1),
-            credit: 0,
-        };
+        let long = Frame::Open { stream: 1, target: "a".repeat(MAX_TARGET + 1), credit: 0 };
         assert!(long.encode().is_err());
         let sneaky = codec::encode(&Wire::Open(1, &"a".repeat(MAX_TARGET + 1), 0)).unwrap();
         assert!(Frame::decode(&Bytes::from(sneaky)).is_err());
@@ -311,30 +275,18 @@ mod tests {
             let far = Bytes::from(codec::encode(&wire).unwrap());
             assert!(Frame::decode(&far).is_err(), "{far:x}");
         }
-        let state = StreamState {
-            stream: 1,
-            received: MAX_OFFSET,
-            credit: u64::MAX,
-        };
+        let state = StreamState { stream: 1, received: MAX_OFFSET, credit: u64::MAX };
         assert!(codec::decode::<StreamState>(&codec::encode(&state).unwrap()).is_err());
     }
 
     #[test]
     fn a_reason_from_the_future_is_read() {
-        let mut message = Frame::Reset {
-            stream: 1,
-            reason: ResetReason::Limit,
-        }
-        .encode()
-        .unwrap();
+        let mut message = Frame::Reset { stream: 1, reason: ResetReason::Limit }.encode().unwrap();
         let at = message.windows(5).position(|w| w == b"limit").unwrap();
         message[at..at + 5].copy_from_slice(b"fluke");
         assert_eq!(
             Frame::decode(&Bytes::from(message)).unwrap(),
-            Frame::Reset {
-                stream: 1,
-                reason: ResetReason::Other
-            }
+            Frame::Reset { stream: 1, reason: ResetReason::Other }
         );
     }
 }

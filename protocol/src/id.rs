@@ -206,10 +206,7 @@ mod tests {
         assert_eq!(decode::<FarmId>(&encode(&id).unwrap()).unwrap(), id);
         assert!(decode::<BootId>(&encode(&id).unwrap()).is_err());
         let message = "nonsense!".parse::<FarmId>().unwrap_err().to_string();
-        assert!(
-            message.contains("nonsense!") && message.contains("32"),
-            "{message}"
-        );
+        assert!(message.contains("nonsense!") && message.contains("32"), "{message}");
     }
 
     #[test]

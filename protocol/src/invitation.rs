@@ -132,9 +132,7 @@ fn escape(text: &str) -> String {
     text.chars().fold(String::new(), |mut out, c| {
         if matches!(c, '%' | '&' | '#' | '=' | '+') || c.is_whitespace() || c.is_control() {
             let mut buffer = [0; 4];
-            c.encode_utf8(&mut buffer)
-                .bytes()
-                .for_each(|b| out.push_str(&format!("%{b:02X}")));
+            c.encode_utf8(&mut buffer).bytes().for_each(|b| out.push_str(&format!("%{b:02X}")));
         } else {
             out.push(c);
         }
@@ -186,20 +184,14 @@ impl FromStr for Invitation {
                 .map(Self::Code)
                 .ok_or(InvitationError::NotAnInvitation);
         };
-        let part = |name| {
-            fragment
-                .split('&')
-                .find_map(|p| p.strip_prefix(name)?.strip_prefix('='))
-        };
+        let part = |name| fragment.split('&').find_map(|p| p.strip_prefix(name)?.strip_prefix('='));
         match part("v") {
             Some("1") => {}
             Some(other) => return Err(InvitationError::Version(other.chars().take(16).collect())),
             None => return Err(InvitationError::NotAnInvitation),
         }
-        let broker = part("b")
-            .and_then(unescape)
-            .filter(|b| !b.is_empty())
-            .ok_or(InvitationError::Part("b"))?;
+        let broker =
+            part("b").and_then(unescape).filter(|b| !b.is_empty()).ok_or(InvitationError::Part("b"))?;
         let farm = part("k")
             .and_then(base64url::decode)
             .and_then(|bytes| bytes.try_into().ok())
@@ -209,12 +201,7 @@ impl FromStr for Invitation {
             .and_then(base64url::decode)
             .and_then(|bytes| Secret::from_bytes(&bytes))
             .ok_or(InvitationError::Part("s"))?;
-        Ok(Self::Link(Link {
-            app: app.to_owned(),
-            broker,
-            farm,
-            secret,
-        }))
+        Ok(Self::Link(Link { app: app.to_owned(), broker, farm, secret }))
     }
 }
 
@@ -258,20 +245,10 @@ mod tests {
             (text.replace("b=wss", "b=%zz"), "b"),
             (text.replace("b=wss", "b=%+1"), "b"),
         ] {
-            assert_eq!(
-                bad.parse::<Invitation>(),
-                Err(InvitationError::Part(part)),
-                "{bad}"
-            );
+            assert_eq!(bad.parse::<Invitation>(), Err(InvitationError::Part(part)), "{bad}");
         }
-        assert!(matches!(
-            text.replace("v=1", "v=2").parse::<Invitation>(),
-            Err(InvitationError::Version(_))
-        ));
-        assert_eq!(
-            "hello".parse::<Invitation>(),
-            Err(InvitationError::NotAnInvitation)
-        );
+        assert!(matches!(text.replace("v=1", "v=2").parse::<Invitation>(), Err(InvitationError::Version(_))));
+        assert_eq!("hello".parse::<Invitation>(), Err(InvitationError::NotAnInvitation));
     }
 
     #[test]

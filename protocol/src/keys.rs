@@ -211,16 +211,8 @@ mod tests {
         let key = DeviceKey::from_seed([1; 32]).unwrap();
         let signature = key.sign(Purpose::Signal, b"hello");
         assert!(key.public().verify(Purpose::Signal, b"hello", &signature).is_ok());
-        assert!(
-            key.public()
-                .verify(Purpose::Pairing, b"hello", &signature)
-                .is_err()
-        );
-        assert!(
-            key.public()
-                .verify(Purpose::Signal, b"hellO", &signature)
-                .is_err()
-        );
+        assert!(key.public().verify(Purpose::Pairing, b"hello", &signature).is_err());
+        assert!(key.public().verify(Purpose::Signal, b"hellO", &signature).is_err());
         let stranger = DeviceKey::from_seed([2; 32]).unwrap().public();
         assert!(stranger.verify(Purpose::Signal, b"hello", &signature).is_err());
     }

@@ -184,24 +184,13 @@ pub fn check_answer(
             Err(PairError::OtherRequest)
         }
         PairAnswer::Refused { reason, .. } => Err(PairError::Refused(*reason)),
-        PairAnswer::Accepted {
-            farm,
-            farm_nonce,
-            name,
-            mac,
-            signature,
-            ..
-        } => {
+        PairAnswer::Accepted { farm, farm_nonce, name, mac, signature, .. } => {
             let content = answer_content(request, farm, farm_nonce, name);
             let genuine = mac_matches(secret, &content, mac)
                 && farm.verify(Purpose::Pairing, &content, signature).is_ok()
                 && pinned.is_none_or(|pinned| pinned == farm)
                 && name.len() <= MAX_NAME;
-            if genuine {
-                Ok((*farm, name.clone()))
-            } else {
-                Err(PairError::Forged)
-            }
+            if genuine { Ok((*farm, name.clone())) } else { Err(PairError::Forged) }
         }
     }
 }
@@ -293,13 +282,7 @@ mod tests {
     }
 
     fn ask(case: &Case, secret: &Secret) -> PairRequest {
-        request(
-            secret,
-            case.phone.public(),
-            Slot::default(),
-            Nonce::from_bytes([4; 16]),
-            "Anna's phone",
-        )
+        request(secret, case.phone.public(), Slot::default(), Nonce::from_bytes([4; 16]), "Anna's phone")
     }
 
     #[test]
@@ -308,9 +291,7 @@ mod tests {
         let request = ask(&c, &c.open.secret);
         let phone = c.open.judge(&request, 10).unwrap();
         assert_eq!(phone, PhoneId::of(&c.phone.public()));
-        let answer = c
-            .open
-            .accept(&request, &c.farm, Nonce::from_bytes([5; 16]), "North field");
+        let answer = c.open.accept(&request, &c.farm, Nonce::from_bytes([5; 16]), "North field");
         let pinned = c.farm.public();
         let (key, name) = check_answer(&c.open.secret, &request, Some(&pinned), &answer).unwrap();
         assert_eq!((key, name.as_str()), (c.farm.public(), "North field"));
@@ -352,23 +333,12 @@ mod tests {
         let mallory = DeviceKey::from_seed([6; 32]).unwrap();
         let pinned = c.farm.public();
         // Does not know the secret.
-        let ignorant = OpenInvitation {
-            secret: Secret::from_bytes(&[1; 16]).unwrap(),
-            ..c.open.clone()
-        };
+        let ignorant = OpenInvitation { secret: Secret::from_bytes(&[1; 16]).unwrap(), ..c.open.clone() };
         let answer = ignorant.accept(&request, &mallory, Nonce::from_bytes([5; 16]), "North field");
-        assert_eq!(
-            check_answer(&c.open.secret, &request, None, &answer),
-            Err(PairError::Forged)
-        );
+        assert_eq!(check_answer(&c.open.secret, &request, None, &answer), Err(PairError::Forged));
         // Knows the secret, but is not the farm of the link.
-        let answer = c
-            .open
-            .accept(&request, &mallory, Nonce::from_bytes([5; 16]), "North field");
-        assert_eq!(
-            check_answer(&c.open.secret, &request, Some(&pinned), &answer),
-            Err(PairError::Forged)
-        );
+        let answer = c.open.accept(&request, &mallory, Nonce::from_bytes([5; 16]), "North field");
+        assert_eq!(check_answer(&c.open.secret, &request, Some(&pinned), &answer), Err(PairError::Forged));
         // Puts another phone's key into the request.
         let mut swapped = request.clone();
         swapped.phone = mallory.public();

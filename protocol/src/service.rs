@@ -39,17 +39,11 @@ pub struct NameError(String);
 /// [`NameError`] with the rule.
 pub fn check_name(name: &str) -> Result<(), NameError> {
     let fits = (1..=MAX_NAME).contains(&name.len())
-        && name
-            .bytes()
-            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
+        && name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
         && !name.starts_with('-')
         && !name.ends_with('-')
         && !name.contains("--");
-    if fits {
-        Ok(())
-    } else {
-        Err(NameError(name.chars().take(64).collect()))
-    }
+    if fits { Ok(()) } else { Err(NameError(name.chars().take(64).collect())) }
 }
 
 #[cfg(test)]
@@ -61,16 +55,7 @@ mod tests {
         for good in ["greenhouse", "cam-2", "a", "0"] {
             assert!(check_name(good).is_ok(), "{good}");
         }
-        for bad in [
-            "",
-            "-a",
-            "a-",
-            "a--b",
-            "Greenhouse",
-            "теплица",
-            "a b",
-            &"x".repeat(30),
-        ] {
+        for bad in ["", "-a", "a-", "a--b", "Greenhouse", "теплица", "a b", &"x".repeat(30)] {
             assert!(check_name(bad).is_err(), "{bad}");
         }
     }

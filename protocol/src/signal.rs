@@ -183,9 +183,7 @@ impl Signed {
     /// # Errors
     /// [`SignalError`].
     pub fn open(&self, expected: Expected<'_>) -> Result<PeerSignal, SignalError> {
-        expected
-            .key
-            .verify(Purpose::Signal, &self.body, &self.signature)?;
+        expected.key.verify(Purpose::Signal, &self.body, &self.signature)?;
         let signal: PeerSignal = codec::decode(&self.body)?;
         let misdirected = |what| Err(SignalError::Misdirected(what));
         if signal.from != expected.from {
@@ -222,10 +220,7 @@ mod tests {
         PeerSignal {
             from: Role::Phone,
             farm,
-            session: SessionId {
-                phone: PhoneId::of(&phone.public()),
-                slot: Slot::default(),
-            },
+            session: SessionId { phone: PhoneId::of(&phone.public()), slot: Slot::default() },
             epoch: Epoch::of_start(1),
             content: Content::Offer {
                 nonce: Nonce::from_bytes([1; 16]),
@@ -238,19 +233,12 @@ mod tests {
 
     #[test]
     fn only_the_peers_words_for_us_are_let_in() {
-        let (phone, stranger) = (
-            DeviceKey::from_seed([1; 32]).unwrap(),
-            DeviceKey::from_seed([2; 32]).unwrap(),
-        );
+        let (phone, stranger) =
+            (DeviceKey::from_seed([1; 32]).unwrap(), DeviceKey::from_seed([2; 32]).unwrap());
         let farm = FarmId::from_bytes([9; 20]);
         let signal = offer(&phone, farm);
         let key = phone.public();
-        let expected = Expected {
-            key: &key,
-            from: Role::Phone,
-            farm,
-            session: signal.session,
-        };
+        let expected = Expected { key: &key, from: Role::Phone, farm, session: signal.session };
         let signed = signal.sign(&phone).unwrap();
         assert_eq!(signed.open(expected).unwrap(), signal);
 
@@ -259,27 +247,12 @@ mod tests {
         let mut altered = signed.clone();
         let at = altered.body.len() - 3;
         altered.body[at] ^= 1;
+        assert!(matches!(altered.open(expected), Err(SignalError::BadSignature(_))));
+        let elsewhere = Expected { farm: FarmId::from_bytes([8; 20]), ..expected };
+        assert!(matches!(signed.open(elsewhere), Err(SignalError::Misdirected("farm"))));
+        let slot = SessionId { slot: Slot::new(1).unwrap(), ..signal.session };
         assert!(matches!(
-            altered.open(expected),
-            Err(SignalError::BadSignature(_))
-        ));
-        let elsewhere = Expected {
-            farm: FarmId::from_bytes([8; 20]),
-            ..expected
-        };
-        assert!(matches!(
-            signed.open(elsewhere),
-            Err(SignalError::Misdirected("farm"))
-        ));
-        let slot = SessionId {
-            slot: Slot::new(1).unwrap(),
-            ..signal.session
-        };
-        assert!(matches!(
-            signed.open(Expected {
-                session: slot,
-                ..expected
-            }),
+            signed.open(Expected { session: slot, ..expected }),
             Err(SignalError::Misdirected("session"))
         ));
     }
@@ -289,17 +262,9 @@ mod tests {
         let phone = DeviceKey::from_seed([1; 32]).unwrap();
         let farm = FarmId::from_bytes([9; 20]);
         let mut signal = offer(&phone, farm);
-        signal.content = Content::Answer {
-            nonce: Nonce::from_bytes([1; 16]),
-            sdp: String::new(),
-        };
+        signal.content = Content::Answer { nonce: Nonce::from_bytes([1; 16]), sdp: String::new() };
         let key = phone.public();
-        let expected = Expected {
-            key: &key,
-            from: Role::Phone,
-            farm,
-            session: signal.session,
-        };
+        let expected = Expected { key: &key, from: Role::Phone, farm, session: signal.session };
         assert!(matches!(
             signal.sign(&phone).unwrap().open(expected),
             Err(SignalError::Misdirected("direction"))
@@ -312,12 +277,7 @@ mod tests {
         let farm = FarmId::from_bytes([9; 20]);
         let signal = offer(&phone, farm);
         let key = phone.public();
-        let expected = Expected {
-            key: &key,
-            from: Role::Phone,
-            farm,
-            session: signal.session,
-        };
+        let expected = Expected { key: &key, from: Role::Phone, farm, session: signal.session };
         // A map's head, and the same with room for one entry more.
         let whole = codec::encode(&signal).unwrap();
         for (outer, head) in [("", 0xa5u8), ("session", 0xa2), ("offer", 0xa4)] {
@@ -330,10 +290,7 @@ mod tests {
             let mut body = whole.clone();
             body[at] += 1;
             body.splice(at + 1..at + 1, *b"\x65extra\xf6");
-            let signed = Signed {
-                signature: phone.sign(Purpose::Signal, &body),
-                body,
-            };
+            let signed = Signed { signature: phone.sign(Purpose::Signal, &body), body };
             let refused = signed.open(expected).unwrap_err().to_string();
             assert!(refused.contains("unknown field `extra`"), "{outer:?}: {refused}");
         }
@@ -344,20 +301,10 @@ mod tests {
         let phone = DeviceKey::from_seed([1; 32]).unwrap();
         let farm = FarmId::from_bytes([9; 20]);
         let mut signal = offer(&phone, farm);
-        let Content::Offer { sdp, .. } = &mut signal.content else {
-            panic!()
-        };
+        let Content::Offer { sdp, .. } = &mut signal.content else { panic!() };
         *sdp = "x".repeat(MAX_SDP + 1);
         let key = phone.public();
-        let expected = Expected {
-            key: &key,
-            from: Role::Phone,
-            farm,
-            session: signal.session,
-        };
-        assert!(matches!(
-            signal.sign(&phone).unwrap().open(expected),
-            Err(SignalError::TooLarge(_))
-        ));
+        let expected = Expected { key: &key, from: Role::Phone, farm, session: signal.session };
+        assert!(matches!(signal.sign(&phone).unwrap().open(expected), Err(SignalError::TooLarge(_))));
     }
 }

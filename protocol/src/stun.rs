@@ -105,17 +105,10 @@ mod tests {
     #[test]
     fn rfc_5769_section_2_2_address() {
         // The XOR-MAPPED-ADDRESS of the RFC's sample IPv4 response.
-        let transaction = [
-            0xb7, 0xe7, 0xa7, 0x01, 0xbc, 0x34, 0xd6, 0x86, 0xfa, 0x87, 0xdf, 0xae,
-        ];
+        let transaction = [0xb7, 0xe7, 0xa7, 0x01, 0xbc, 0x34, 0xd6, 0x86, 0xfa, 0x87, 0xdf, 0xae];
         let mut packet = header(BINDING_SUCCESS, 12, &transaction);
-        packet.extend_from_slice(&[
-            0x00, 0x20, 0x00, 0x08, 0x00, 0x01, 0xa1, 0x47, 0xe1, 0x12, 0xa6, 0x43,
-        ]);
-        assert_eq!(
-            mapped_address(&packet, &transaction),
-            Some("192.0.2.1:32853".parse().unwrap())
-        );
+        packet.extend_from_slice(&[0x00, 0x20, 0x00, 0x08, 0x00, 0x01, 0xa1, 0x47, 0xe1, 0x12, 0xa6, 0x43]);
+        assert_eq!(mapped_address(&packet, &transaction), Some("192.0.2.1:32853".parse().unwrap()));
     }
 
     #[test]
@@ -123,16 +116,8 @@ mod tests {
         let transaction = [1; 12];
         let source = "198.51.100.7:4000".parse().unwrap();
         let response = answer(&binding_request(&transaction), source).unwrap();
-        assert_eq!(
-            answer(&response, source),
-            None,
-            "two responders must not talk to each other"
-        );
-        assert_eq!(
-            mapped_address(&response, &[2; 12]),
-            None,
-            "another question's answer"
-        );
+        assert_eq!(answer(&response, source), None, "two responders must not talk to each other");
+        assert_eq!(mapped_address(&response, &[2; 12]), None, "another question's answer");
     }
 
     proptest! {

@@ -1,2 +1,22 @@
-//! Farm Tunnel: what both ends share.
+//! What both ends of a tunnel share.
+//!
+//! Pure cores decide (no I/O, no clock, no randomness of their own): [`link`]
+//! (reconnect and heartbeat), [`session`] (lifecycle), [`health`],
+//! [`recovery`], [`mux`] (streams), [`ip_change`]. Thin shells do: [`peer`]
+//! (WebRTC), [`broker_socket`], [`stream`], [`pump`].
+#![forbid(unsafe_code)]
+
+// pub mod address_watch;
+pub mod backoff;
+pub mod broker_socket;
+// pub mod carrier;
+pub mod health;
+pub mod ip_change;
+pub mod link;
+pub mod mux;
 pub mod peer;
+pub mod progress;
+// pub mod pump;
+// pub mod recovery;
+pub mod session;
+// pub mod stream;

@@ -1,0 +1,244 @@
+//! What the agent keeps on its card: identity, paired phones, invitations,
+//! the count of starts, and the broker's address that worked last.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use farm_protocol::broker::MAX_PHONES;
+use farm_protocol::epoch::Epoch;
+use farm_protocol::id::{FarmId, InvitationId, PhoneId};
+use farm_protocol::invitation::Secret;
+use farm_protocol::keys::{DeviceKey, KeyError, PublicKey};
+use farm_protocol::pairing::OpenInvitation;
+use farm_store::{Batch, OpenReport, Options, Store, Table};
+use ring::rand::SystemRandom;
+use serde::{Deserialize, Serialize};
+
+/// The schema of the tables below.
+const SCHEMA: u32 = 1;
+
+const KEY: Table<(), Secret32> = Table::vital("identity");
+const STARTS: Table<(), u64> = Table::vital("starts");
+const PHONES: Table<[u8; PhoneId::LEN], PhoneRecord> = Table::vital("phones");
+const INVITATIONS: Table<[u8; InvitationId::LEN], OpenInvitation> = Table::new("invitations");
+const BROKER_ADDRESS: Table<(), String> = Table::new("broker-address");
+
+/// A stored private key.
+#[derive(Serialize, Deserialize)]
+struct Secret32(serde_bytes::ByteArray<32>);
+
+/// A paired phone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhoneRecord {
+    /// Its key.
+    pub key: PublicKey,
+    /// What its owner calls it.
+    pub name: String,
+    /// When it was paired, seconds since 1970 by the farm's clock.
+    pub paired: u64,
+}
+
+/// Why the state can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The state directory can't be opened.
+    #[error(transparent)]
+    Open(#[from] farm_store::OpenError),
+    /// Something could not be read or made durable.
+    #[error(transparent)]
+    Store(#[from] farm_store::Error),
+    /// The identity is unusable.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The farm has as many phones as it can keep.
+    #[error("the farm has {MAX_PHONES} paired phones, its limit: revoke one first")]
+    TooManyPhones,
+}
+
+/// The agent's durable state. Whatever a method acknowledged survives a power cut.
+pub struct State {
+    store: Store,
+    key: DeviceKey,
+    start: Epoch,
+}
+
+impl State {
+    /// Opens or creates the state, and counts this start. `wall_time` is in
+    /// seconds since 1970.
+    ///
+    /// # Errors
+    /// [`StateError`]; the message says what to do.
+    pub fn open(path: &Path, wall_time: u64) -> Result<(Self, OpenReport), StateError> {
+        let options = Options { schema: SCHEMA, wall_time, ..Options::default() };
+        let (store, report) = farm_store::open(path, options)?;
+        let mut batch = Batch::new();
+        let key = match store.get(&KEY, &())? {
+            Some(Secret32(seed)) => DeviceKey::from_seed(seed.into_array())?,
+            None => {
+                let key = DeviceKey::generate(&SystemRandom::new())?;
+                batch.put(&KEY, &(), &Secret32(serde_bytes::ByteArray::new(*key.seed())))?;
+                key
+            }
+        };
+        let starts = store.get(&STARTS, &())?.unwrap_or(0) + 1;
+        batch.put(&STARTS, &(), &starts)?;
+        store.commit_blocking(batch)?;
+        Ok((Self { store, key, start: Epoch::of_start(starts) }, report))
+    }
+
+    /// The farm's key.
+    pub fn key(&self) -> &DeviceKey {
+        &self.key
+    }
+
+    /// The farm.
+    pub fn farm(&self) -> FarmId {
+        FarmId::of(&self.key.public())
+    }
+
+    /// The first epoch of this start.
+    pub fn start(&self) -> Epoch {
+        self.start
+    }
+
+    /// The broker knows a newer epoch than this start's: state was lost or
+    /// restored from a backup. Counts past it.
+    ///
+    /// # Errors
+    /// [`StateError::Store`].
+    pub async fn jump_past(&mut self, newest: Epoch) -> Result<Epoch, StateError> {
+        let starts = newest.starts() + 1;
+        let mut batch = Batch::new();
+        batch.put(&STARTS, &(), &starts)?;
+        self.store.commit(batch).await?;
+        self.start = Epoch::of_start(starts);
+        Ok(self.start)
+    }
+
+    /// Every paired phone, in a stable order.
+    ///
+    /// # Errors
+    /// [`StateError::Store`].
+    pub fn phones(&self) -> Result<Vec<(PhoneId, PhoneRecord)>, StateError> {
+        self.store
+            .all(&PHONES)
+            .map(|entry| entry.map(|(id, record)| (PhoneId::from_bytes(id), record)).map_err(StateError::from))
+            .collect()
+    }
+
+    /// One paired phone.
+    ///
+    /// # Errors
+    /// [`StateError::Store`].
+    pub fn phone(&self, id: PhoneId) -> Result<Option<PhoneRecord>, StateError> {
+        Ok(self.store.get(&PHONES, id.as_bytes())?)
+    }
+
+    /// Removes a phone; `false` if there was none.
+    ///
+    /// # Errors
+    /// [`StateError::Store`].
+    pub async fn revoke(&self, id: PhoneId) -> Result<bool, StateError> {
+        if self.phone(id)?.is_none() {
+            return Ok(false);
+        }
+        let mut batch = Batch::new();
+        batch.remove(&PHONES, id.as_bytes())?;
+        self.store.commit(batch).await?;
+        Ok(true)
+    }
+
+    /// Keeps a new invitation and drops the void ones.
+    ///
+    /// # Errors
+    /// [`StateError::Store`].
+    pub async fn invite(&self, invitation: OpenInvitation, now: u64) -> Result<(), StateError> {
+        let mut batch = Batch::new();
+        for (id, old) in self.invitations()? {
+            if old.expires <= now {
+                batch.remove(&INVITATIONS, id.as_bytes())?;
+            }
+        }
+        batch.put(&INVITATIONS, invitation.secret.id().as_bytes(), &invitation)?;
+        self.store.commit(batch).await?;
+        Ok(())
+    }
+
+    /// The invitations that are kept, void ones included.
+    ///
+    /// # Errors
+    /// [`StateError::Store`].
+    pub fn invitations(&self) -> Result<Vec<(InvitationId, OpenInvitation)>, StateError> {
+        self.store
+            .all(&INVITATIONS)
+            .map(|entry| {
+                entry.map(|(id, record)| (InvitationId::from_bytes(id), record)).map_err(StateError::from)
+            })
+            .collect()
+    }
+
+    /// One invitation.
+    ///
+    /// # Errors
+    /// [`StateError::Store`].
+    pub fn invitation(&self, id: InvitationId) -> Result<Option<OpenInvitation>, StateError> {
+        Ok(self.store.get(&INVITATIONS, id.as_bytes())?)
+    }
+
+    /// After a judged request: the invitation as it is now and, if it let a
+    /// phone in, that phone. Both or neither.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn judged(
+        &self,
+        invitation: &OpenInvitation,
+        phone: Option<(PhoneId, PhoneRecord)>,
+    ) -> Result<(), StateError> {
+        let mut batch = Batch::new();
+        batch.put(&INVITATIONS, invitation.secret.id().as_bytes(), invitation)?;
+        if let Some((id, record)) = phone {
+            if self.phone(id)?.is_none() && self.phones()?.len() >= MAX_PHONES {
+                return Err(StateError::TooManyPhones);
+            }
+            batch.put(&PHONES, id.as_bytes(), &record)?;
+        }
+        self.store.commit(batch).await?;
+        Ok(())
+    }
+
+    /// The broker's address that worked last.
+    ///
+    /// # Errors
+    /// [`StateError::Store`].
+    pub fn broker_address(&self) -> Result<Option<SocketAddr>, StateError> {
+        Ok(self.store.get(&BROKER_ADDRESS, &())?.and_then(|text| text.parse().ok()))
+    }
+
+    /// Remembers the broker's address for a start without DNS.
+    ///
+    /// # Errors
+    /// [`StateError::Store`].
+    pub async fn remember_broker_address(&self, address: SocketAddr) -> Result<(), StateError> {
+        let mut batch = Batch::new();
+        batch.put(&BROKER_ADDRESS, &(), &address.to_string())?;
+        self.store.commit(batch).await?;
+        Ok(())
+    }
+
+    /// Closes the store; everything acknowledged is on the card already.
+    ///
+    /// # Errors
+    /// [`StateError::Store`].
+    pub async fn close(self) -> Result<(), StateError> {
+        Ok(self.store.close().await?)
+    }
+}
+
+/// A new invitation, good from `now` (seconds since 1970).
+///
+/// # Errors
+/// [`KeyError::NoRandomness`].
+pub fn new_invitation(secret: Secret, now: u64) -> OpenInvitation {
+    OpenInvitation { secret, expires: now + farm_protocol::invitation::VALID_SECONDS, tries: 0, used_by: None }
+}

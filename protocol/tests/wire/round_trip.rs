@@ -1,0 +1,60 @@
+//! What is written is read as the same, by us and by another CBOR library.
+
+use ciborium::Value;
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+
+use crate::message::Message;
+use crate::strategies::{self, config};
+use crate::{notation, schema};
+
+fn holds<T: Message>(strategy: BoxedStrategy<T>) {
+    let rule = schema::Strict::rule(T::NAME);
+    TestRunner::new(config(200))
+        .run(&strategy, |message| {
+            let bytes = message.write().unwrap();
+            prop_assert_eq!(&T::read(&bytes).unwrap(), &message);
+            let mut rest = &bytes[..];
+            let value: Value = ciborium::from_reader(&mut rest).unwrap();
+            prop_assert!(rest.is_empty());
+            notation::json(&value);
+            prop_assert!(rule.check(&value).is_ok(), "{:?}", rule.check(&value));
+            Ok(())
+        })
+        .unwrap_or_else(|e| panic!("{}: {e}", T::NAME));
+}
+
+#[test]
+fn to_broker() {
+    holds(strategies::to_broker());
+}
+
+#[test]
+fn from_broker() {
+    holds(strategies::from_broker());
+}
+
+#[test]
+fn payload() {
+    holds(strategies::payload());
+}
+
+#[test]
+fn peer_signal() {
+    holds(strategies::peer_signal());
+}
+
+#[test]
+fn control() {
+    holds(strategies::control());
+}
+
+#[test]
+fn frame() {
+    holds(strategies::frame());
+}
+
+#[test]
+fn ping() {
+    holds(strategies::ping());
+}

@@ -1,0 +1,130 @@
+//! From a broker's address to an open WebSocket: DNS, TCP, TLS, HTTP upgrade.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_tungstenite::WebSocketStream;
+use async_tungstenite::tungstenite::client::IntoClientRequest;
+use async_tungstenite::tungstenite::http::HeaderValue;
+use async_tungstenite::tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
+use async_tungstenite::tungstenite::protocol::WebSocketConfig;
+use farm_protocol::codec::MAX_MESSAGE;
+use farm_protocol::{CONNECT_PATH, SUBPROTOCOL};
+use futures_util::io::{AsyncRead, AsyncWrite};
+use smol::net::TcpStream;
+
+use super::address::BrokerAddress;
+use super::tls::Trust;
+
+/// Addresses tried in one attempt: a broker has an IPv4 and an IPv6 one, or a few.
+const MAX_ADDRESSES: usize = 6;
+
+/// Plain or TLS, as one type.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+/// An open WebSocket to a broker.
+pub(super) type Socket = WebSocketStream<Box<dyn Stream>>;
+
+/// Why a broker could not be reached.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// Its name has no address, and none is remembered.
+    #[error("no address for {host}: {source}")]
+    Dns {
+        /// The name.
+        host: String,
+        /// What the resolver said.
+        source: std::io::Error,
+    },
+    /// No address accepts a connection.
+    #[error("can't connect: {0}")]
+    Connect(std::io::Error),
+    /// TLS failed: a wrong certificate, or no TLS there.
+    #[error("TLS: {0}")]
+    Tls(std::io::Error),
+    /// The other end is not a broker of this version.
+    #[error("no broker there: {0}")]
+    Upgrade(Box<async_tungstenite::tungstenite::Error>),
+}
+
+/// Dials one broker and remembers the address that worked: DNS is often not
+/// there yet when a farm's box boots.
+#[derive(Debug, Clone)]
+pub struct Dialer {
+    broker: BrokerAddress,
+    trust: Trust,
+    remembered: Arc<Mutex<Option<SocketAddr>>>,
+}
+
+impl Dialer {
+    /// `remembered` is the address that worked last, from the device's store.
+    pub fn new(broker: BrokerAddress, trust: Trust, remembered: Option<SocketAddr>) -> Self {
+        Self { broker, trust, remembered: Arc::new(Mutex::new(remembered)) }
+    }
+
+    /// The broker.
+    pub fn broker(&self) -> &BrokerAddress {
+        &self.broker
+    }
+
+    /// The address that worked last, to be stored.
+    pub fn remembered(&self) -> Option<SocketAddr> {
+        *self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One attempt, without a deadline: the link has that.
+    ///
+    /// # Errors
+    /// [`DialError`].
+    pub(super) async fn dial(&self) -> Result<Socket, DialError> {
+        let tcp = self.connect().await?;
+        // Heartbeats and offers are small and urgent.
+        tcp.set_nodelay(true).map_err(DialError::Connect)?;
+        let stream: Box<dyn Stream> = if self.broker.secure {
+            let invalid = |_| DialError::Tls(std::io::Error::other("the host is not a valid server name"));
+            let name = self.broker.host.clone().try_into().map_err(invalid)?;
+            Box::new(self.trust.connector().connect(name, tcp).await.map_err(DialError::Tls)?)
+        } else {
+            Box::new(tcp)
+        };
+        let upgrade = |e| DialError::Upgrade(Box::new(e));
+        let url = format!("{}{CONNECT_PATH}", self.broker);
+        let mut request = url.into_client_request().map_err(upgrade)?;
+        request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+        // One connection for the life of the program: small buffers.
+        let config = WebSocketConfig::default()
+            .read_buffer_size(4096)
+            .write_buffer_size(0)
+            .max_message_size(Some(MAX_MESSAGE))
+            .max_frame_size(Some(MAX_MESSAGE));
+        let (socket, _) = async_tungstenite::client_async_with_config(request, stream, Some(config))
+            .await
+            .map_err(upgrade)?;
+        Ok(socket)
+    }
+
+    async fn connect(&self) -> Result<TcpStream, DialError> {
+        let mut addresses = match smol::net::resolve((self.broker.host.as_str(), self.broker.port)).await {
+            Ok(addresses) => addresses,
+            Err(source) => match self.remembered() {
+                Some(address) => vec![address],
+                None => {
+                    return Err(DialError::Dns { host: self.broker.host.clone(), source });
+                }
+            },
+        };
+        addresses.truncate(MAX_ADDRESSES);
+        let mut last = std::io::Error::other("the name has no address");
+        for address in addresses {
+            match TcpStream::connect(address).await {
+                Ok(stream) => {
+                    *self.remembered.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
+                    return Ok(stream);
+                }
+                Err(e) => last = e,
+            }
+        }
+        Err(DialError::Connect(last))
+    }
+}

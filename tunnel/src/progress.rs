@@ -1,0 +1,100 @@
+//! Proof of progress: every loop that matters is asked through the very queue
+//! it lives on, and answers between two steps of its work. A loop that hangs
+//! in the middle of a step answers nothing.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// One loop's side: what it selects on beside its work.
+#[derive(Debug, Clone)]
+pub struct Beat {
+    asked: async_channel::Receiver<u64>,
+    answered: Arc<AtomicU64>,
+}
+
+impl Beat {
+    /// For a loop that nobody watches.
+    pub fn unwatched() -> Self {
+        let (_, asked) = async_channel::bounded(1);
+        Self { asked, answered: Arc::default() }
+    }
+
+    /// Waits to be asked, and answers.
+    pub async fn asked(&self) {
+        match self.asked.recv().await {
+            Ok(round) => self.answered.store(round, Ordering::Release),
+            // Nobody asks any more, or never did.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+struct Loop {
+    name: &'static str,
+    ask: async_channel::Sender<u64>,
+    answered: Arc<AtomicU64>,
+}
+
+/// Every loop that must make progress.
+#[derive(Clone, Default)]
+pub struct Progress {
+    loops: Arc<Mutex<Vec<Loop>>>,
+}
+
+impl Progress {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a loop. It is watched until its [`Beat`] is dropped.
+    pub fn watch(&self, name: &'static str) -> Beat {
+        // Room for one question: asking again before an answer adds nothing.
+        let (ask, asked) = async_channel::bounded(1);
+        let answered = Arc::new(AtomicU64::new(0));
+        let entry = Loop { name, ask, answered: answered.clone() };
+        self.loops.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+        Beat { asked, answered }
+    }
+
+    /// Asks every loop; `round` grows.
+    pub fn ask(&self, round: u64) {
+        let mut loops = self.loops.lock().unwrap_or_else(PoisonError::into_inner);
+        loops.retain(|l| !l.ask.is_closed());
+        for entry in loops.iter() {
+            // Full: the last question has not been answered, which is what counts.
+            let _ = entry.ask.try_send(round);
+        }
+    }
+
+    /// The loops that have not answered this round's question.
+    pub fn silent(&self, round: u64) -> Vec<&'static str> {
+        let loops = self.loops.lock().unwrap_or_else(PoisonError::into_inner);
+        loops
+            .iter()
+            .filter(|l| !l.ask.is_closed() && l.answered.load(Ordering::Acquire) < round)
+            .map(|l| l.name)
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hung_loop_is_named_and_a_gone_one_is_not() {
+        smol::block_on(async {
+            let progress = Progress::new();
+            let (good, hung, gone) = (progress.watch("good"), progress.watch("hung"), progress.watch("gone"));
+            drop(gone);
+            progress.ask(1);
+            good.asked().await;
+            assert_eq!(progress.silent(1), ["hung"]);
+            hung.asked().await;
+            assert!(progress.silent(1).is_empty());
+            progress.ask(2);
+            assert_eq!(progress.silent(2), ["good", "hung"], "an old answer does not count");
+        });
+    }
+}
