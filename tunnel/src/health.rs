@@ -1,0 +1,3 @@
+//! The health monitor.
+
+pub mod rtt;
