@@ -9,7 +9,6 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 mod binaries;
 mod error;
 pub mod farm;
-
 mod hash;
 pub mod http;
 mod lines;
@@ -21,7 +20,7 @@ pub use binaries::{BIN_DIR, binary};
 pub use error::HarnessError;
 pub use hash::{Hasher, hex, sha256};
 pub use lines::{Line, Source};
-pub use process::{Finished, Process, run};
+pub use process::{Finished, Process, end_all, run};
 pub use tempfile::TempDir;
 pub use usage::Usage;
 pub use wait::until;
@@ -34,10 +33,7 @@ pub use wait::until;
 pub fn free_port() -> Result<SocketAddr, HarnessError> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .and_then(|listener| listener.local_addr())
-        .map_err(|source| HarnessError::Io {
-            doing: "looking for a free port".to_owned(),
-            source,
-        })
+        .map_err(|source| HarnessError::Io { doing: "looking for a free port".to_owned(), source })
 }
 
 /// A fresh directory, removed when the value is dropped.
@@ -48,8 +44,5 @@ pub fn temp_dir() -> Result<TempDir, HarnessError> {
     tempfile::Builder::new()
         .prefix("farm-")
         .tempdir()
-        .map_err(|source| HarnessError::Io {
-            doing: "making a temporary directory".to_owned(),
-            source,
-        })
+        .map_err(|source| HarnessError::Io { doing: "making a temporary directory".to_owned(), source })
 }

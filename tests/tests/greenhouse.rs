@@ -27,15 +27,10 @@ struct Farm {
 fn greenhouse() -> Farm {
     let mut command = Command::new(binary("greenhouse").unwrap());
     let process = Process::spawn("greenhouse", &mut command).unwrap();
-    let line = process
-        .wait_for_line("its address", SOON, |line| line.text.contains("listening"))
-        .unwrap();
+    let line = process.wait_for_line("its address", SOON, |line| line.text.contains("listening")).unwrap();
     let (said, address) = line.text.split_once("http://").unwrap();
     assert_eq!(said, "greenhouse listening on ");
-    Farm {
-        address: address.parse().unwrap(),
-        _process: process,
-    }
+    Farm { address: address.parse().unwrap(), _process: process }
 }
 
 fn readings(address: SocketAddr) -> Value {
@@ -43,9 +38,7 @@ fn readings(address: SocketAddr) -> Value {
 }
 
 fn post(address: SocketAddr, path: &str, body: &str) -> http::Response {
-    Request::post(path, Body::Bytes(body.as_bytes().to_vec()))
-        .send(address)
-        .unwrap()
+    Request::post(path, Body::Bytes(body.as_bytes().to_vec())).send(address).unwrap()
 }
 
 #[test]
@@ -63,10 +56,7 @@ fn the_page_speaks_the_visitors_language() {
     assert!(page("en", "/?lang=ru").text().contains("Влажность почвы"));
     assert_eq!(http::get(farm.address, "/nothing").unwrap().status, 404);
     let refused = Request::post("/", Body::Empty).send(farm.address).unwrap();
-    assert_eq!(
-        (refused.status, refused.header("allow")),
-        (405, Some("GET, HEAD"))
-    );
+    assert_eq!((refused.status, refused.header("allow")), (405, Some("GET, HEAD")));
 }
 
 #[test]
@@ -104,16 +94,8 @@ fn events_and_pictures_come_every_second() {
     Request::get("/events")
         .send_with(farm.address, |piece| {
             text.push_str(&String::from_utf8_lossy(piece));
-            times = text
-                .lines()
-                .filter_map(|l| l.strip_prefix("id: "))
-                .map(str::to_owned)
-                .collect();
-            if times.len() < 3 {
-                ControlFlow::Continue(())
-            } else {
-                ControlFlow::Break(())
-            }
+            times = text.lines().filter_map(|l| l.strip_prefix("id: ")).map(str::to_owned).collect();
+            if times.len() < 3 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })
         .unwrap();
     let times: Vec<u64> = times.iter().map(|time| time.parse().unwrap()).collect();
@@ -125,19 +107,10 @@ fn events_and_pictures_come_every_second() {
     let answer = Request::get("/camera")
         .send_with(farm.address, |piece| {
             film.extend_from_slice(piece);
-            if parts(&film) < 2 {
-                ControlFlow::Continue(())
-            } else {
-                ControlFlow::Break(())
-            }
+            if parts(&film) < 2 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })
         .unwrap();
-    assert!(
-        answer
-            .header("content-type")
-            .unwrap()
-            .starts_with("multipart/x-mixed-replace")
-    );
+    assert!(answer.header("content-type").unwrap().starts_with("multipart/x-mixed-replace"));
 
     let first = http::get(farm.address, "/camera.jpg").unwrap();
     assert_eq!(first.header("content-type"), Some("image/jpeg"));
@@ -156,33 +129,16 @@ fn downloads_are_what_their_digest_says_also_in_parts() {
     assert_eq!(whole.header("content-length"), Some("7000000"));
     assert_eq!(whole.header("x-sha256"), Some(whole.sha256.as_str()));
     assert_eq!(whole.sha256, content::sha256(7_000_000));
-    let line = http::get(farm.address, "/download/7MB.bin.sha256")
-        .unwrap()
-        .text();
+    let line = http::get(farm.address, "/download/7MB.bin.sha256").unwrap().text();
     assert_eq!(line, format!("{}  7MB.bin\n", whole.sha256));
 
-    let part = Request::get("/download/7MB.bin")
-        .range(1_048_000, 3_000_000)
-        .send(farm.address)
-        .unwrap();
+    let part = Request::get("/download/7MB.bin").range(1_048_000, 3_000_000).send(farm.address).unwrap();
     assert_eq!((part.status, part.length), (206, 1_952_000));
-    assert_eq!(
-        part.header("content-range"),
-        Some("bytes 1048000-2999999/7000000")
-    );
-    let start = Request::get("/download/7MB.bin")
-        .range(0, 1_000)
-        .send(farm.address)
-        .unwrap();
+    assert_eq!(part.header("content-range"), Some("bytes 1048000-2999999/7000000"));
+    let start = Request::get("/download/7MB.bin").range(0, 1_000).send(farm.address).unwrap();
     assert_eq!(start.body, whole.body[..1_000]);
-    let beyond = Request::get("/download/7MB.bin")
-        .range(7_000_000, 7_000_001)
-        .send(farm.address)
-        .unwrap();
-    assert_eq!(
-        (beyond.status, beyond.header("content-range")),
-        (416, Some("bytes */7000000"))
-    );
+    let beyond = Request::get("/download/7MB.bin").range(7_000_000, 7_000_001).send(farm.address).unwrap();
+    assert_eq!((beyond.status, beyond.header("content-range")), (416, Some("bytes */7000000")));
     let changed = Request::get("/download/7MB.bin")
         .range(0, 10)
         .header("If-Range", "\"another\"")
@@ -193,9 +149,7 @@ fn downloads_are_what_their_digest_says_also_in_parts() {
     let head = Request::head("/download/7MB.bin").send(farm.address).unwrap();
     assert_eq!((head.length, head.header("content-length")), (0, Some("7000000")));
     for name in ["0MB.bin", "4097MB.bin", "xMB.bin"] {
-        let status = http::get(farm.address, &format!("/download/{name}"))
-            .unwrap()
-            .status;
+        let status = http::get(farm.address, &format!("/download/{name}")).unwrap().status;
         assert_eq!(status, 404, "{name}");
     }
 }
@@ -203,9 +157,7 @@ fn downloads_are_what_their_digest_says_also_in_parts() {
 #[test]
 fn uploads_are_hashed_and_bounded() {
     let farm = greenhouse();
-    let answer = Request::post("/upload", Body::Content(5_000_000))
-        .send(farm.address)
-        .unwrap();
+    let answer = Request::post("/upload", Body::Content(5_000_000)).send(farm.address).unwrap();
     let said: Value = serde_json::from_slice(&answer.body).unwrap();
     assert_eq!(said["bytes"], 5_000_000);
     assert_eq!(said["sha256"], content::sha256(5_000_000));
@@ -257,15 +209,9 @@ fn misuse_is_refused_with_the_way_out() {
     assert_eq!(run(&["--help"]).0, Some(0));
     let (code, process) = run(&["--liste"]);
     assert_eq!(code, Some(2));
-    process
-        .wait_for_line("the way out", SOON, |line| line.text.contains("--help"))
-        .unwrap();
+    process.wait_for_line("the way out", SOON, |line| line.text.contains("--help")).unwrap();
     let farm = greenhouse();
     let (code, process) = run(&["--listen", &farm.address.to_string()]);
     assert_eq!(code, Some(1));
-    process
-        .wait_for_line("the address", SOON, |line| {
-            line.text.contains(&farm.address.to_string())
-        })
-        .unwrap();
+    process.wait_for_line("the address", SOON, |line| line.text.contains(&farm.address.to_string())).unwrap();
 }

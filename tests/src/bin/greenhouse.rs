@@ -31,10 +31,7 @@ fn main() -> ExitCode {
     let greenhouse = match Greenhouse::bind(&options) {
         Ok(greenhouse) => greenhouse,
         Err(error) => {
-            eprintln!(
-                "greenhouse: cannot listen on {}: {error}; give another --listen",
-                options.listen
-            );
+            eprintln!("greenhouse: cannot listen on {}: {error}; give another --listen", options.listen);
             return ExitCode::FAILURE;
         }
     };

@@ -43,9 +43,7 @@ pub fn piece(offset: u64, most: u64) -> Bytes {
     let block = offset / BLOCK as u64;
     let within = (offset % BLOCK as u64) as usize;
     let rotation = (block.wrapping_mul(ROTATION_STEP) % BLOCK as u64) as usize;
-    let length = (BLOCK - within)
-        .min(PIECE)
-        .min(usize::try_from(most).unwrap_or(PIECE));
+    let length = (BLOCK - within).min(PIECE).min(usize::try_from(most).unwrap_or(PIECE));
     let start = rotation + within;
     NOISE.slice(start..start + length)
 }

@@ -58,10 +58,8 @@ mod tests {
 
     #[test]
     fn both_languages_are_complete() {
-        for (language, word) in [
-            (Language::English, "Soil moisture"),
-            (Language::Russian, "Влажность почвы"),
-        ] {
+        for (language, word) in [(Language::English, "Soil moisture"), (Language::Russian, "Влажность почвы")]
+        {
             let page = render(language);
             assert!(!page.contains("{{"), "{language:?}: a placeholder is left");
             assert!(page.contains(word));

@@ -28,20 +28,15 @@ pub fn parse(header: Option<&str>, length: u64) -> Asked {
     };
     match (number(first), number(last)) {
         (Ok(None), Ok(Some(0))) => Asked::Unsatisfiable,
-        (Ok(None), Ok(Some(suffix))) if length > 0 => Asked::Part {
-            start: length.saturating_sub(suffix),
-            end: length,
-        },
+        (Ok(None), Ok(Some(suffix))) if length > 0 => {
+            Asked::Part { start: length.saturating_sub(suffix), end: length }
+        }
         (Ok(Some(start)), Ok(last)) => {
             if last.is_some_and(|last| last < start) {
                 return Asked::Whole;
             }
             let end = last.map_or(length, |last| last.saturating_add(1).min(length));
-            if start < end {
-                Asked::Part { start, end }
-            } else {
-                Asked::Unsatisfiable
-            }
+            if start < end { Asked::Part { start, end } } else { Asked::Unsatisfiable }
         }
         (Ok(None), Ok(Some(_))) => Asked::Unsatisfiable,
         _ => Asked::Whole,

@@ -87,10 +87,7 @@ pub(super) async fn answer<H: Send + Sync + 'static>(
 
 fn home(request: &Request<Incoming>) -> Answer {
     let query = request.uri().query().unwrap_or_default();
-    let chosen = query
-        .split('&')
-        .find_map(|pair| pair.strip_prefix("lang="))
-        .and_then(Language::from_tag);
+    let chosen = query.split('&').find_map(|pair| pair.strip_prefix("lang=")).and_then(Language::from_tag);
     let language = chosen
         .unwrap_or_else(|| Language::accepted(text(request, header::ACCEPT_LANGUAGE).unwrap_or_default()));
     let mut answer = with_type(StatusCode::OK, "text/html; charset=utf-8", page::render(language));
@@ -114,10 +111,9 @@ async fn irrigation(site: &Site, request: Request<Incoming>) -> Answer {
         Ok(IrrigationCommand { seconds }) if seconds <= MAX_IRRIGATION_SECONDS => {
             json(&site.live.act(|climate| climate.irrigate(seconds)))
         }
-        Ok(_) => plain(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            format!("seconds must be 0..{MAX_IRRIGATION_SECONDS}\n"),
-        ),
+        Ok(_) => {
+            plain(StatusCode::UNPROCESSABLE_ENTITY, format!("seconds must be 0..{MAX_IRRIGATION_SECONDS}\n"))
+        }
         Err(refusal) => refusal,
     }
 }
@@ -149,17 +145,10 @@ fn events(live: Arc<Live>) -> Answer {
             next_second().await;
         }
         let readings = live.readings();
-        event.push_str(&format!(
-            "id: {}\ndata: {}\n\n",
-            readings.time,
-            to_json(&readings)
-        ));
+        event.push_str(&format!("id: {}\ndata: {}\n\n", readings.time, to_json(&readings)));
         Some((frame(event), (live, false)))
     });
-    streaming(
-        "text/event-stream",
-        BodyExt::boxed_unsync(StreamBody::new(stream)),
-    )
+    streaming("text/event-stream", BodyExt::boxed_unsync(StreamBody::new(stream)))
 }
 
 async fn picture(site: &Site) -> Answer {
@@ -176,11 +165,9 @@ fn film(live: Arc<Live>) -> Answer {
             next_second().await;
         }
         let picture = live.picture().await.ok()?;
-        let mut part = format!(
-            "--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {}\r\n\r\n",
-            picture.len()
-        )
-        .into_bytes();
+        let mut part =
+            format!("--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {}\r\n\r\n", picture.len())
+                .into_bytes();
         part.extend_from_slice(&picture);
         part.extend_from_slice(b"\r\n");
         Some((frame(part), (live, false)))
@@ -240,10 +227,9 @@ async fn upload(request: Request<Incoming>) -> Answer {
             "application/json",
             format!("{{\"bytes\":{bytes},\"sha256\":\"{sha256}\"}}\n"),
         ),
-        Err(UploadError::TooLong) => plain(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("at most {MAX_UPLOAD} bytes\n"),
-        ),
+        Err(UploadError::TooLong) => {
+            plain(StatusCode::PAYLOAD_TOO_LARGE, format!("at most {MAX_UPLOAD} bytes\n"))
+        }
         Err(UploadError::Broken(error)) => plain(StatusCode::BAD_REQUEST, format!("{error}\n")),
     }
 }

@@ -42,10 +42,7 @@ pub struct GreenhouseOptions {
 
 impl Default for GreenhouseOptions {
     fn default() -> Self {
-        Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            utc_offset: 0,
-        }
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 0)), utc_offset: 0 }
     }
 }
 
@@ -64,15 +61,8 @@ impl Greenhouse {
     pub fn bind(options: &GreenhouseOptions) -> io::Result<Self> {
         let listener = Async::<TcpListener>::bind(options.listen)?;
         let address = listener.get_ref().local_addr()?;
-        let site = Site {
-            live: Arc::new(Live::new(options.utc_offset)),
-            digests: Digests::default(),
-        };
-        Ok(Self {
-            listener,
-            address,
-            site: Arc::new(site),
-        })
+        let site = Site { live: Arc::new(Live::new(options.utc_offset)), digests: Digests::default() };
+        Ok(Self { listener, address, site: Arc::new(site) })
     }
 
     /// Where it listens.

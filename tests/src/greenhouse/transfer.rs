@@ -35,11 +35,7 @@ impl Download {
         let digits = file.strip_suffix("MB.bin")?;
         let plain = digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0');
         let megabytes = digits.parse().ok().filter(|n| plain && *n <= MAX_MEGABYTES)?;
-        Some(if digest {
-            Self::Digest { megabytes }
-        } else {
-            Self::Content { megabytes }
-        })
+        Some(if digest { Self::Digest { megabytes } } else { Self::Content { megabytes } })
     }
 }
 

@@ -19,14 +19,7 @@ pub fn binary(name: &str) -> Result<PathBuf, HarnessError> {
         None => beside()?,
     };
     let path = dir.join(name);
-    if path.is_file() {
-        Ok(path)
-    } else {
-        Err(HarnessError::NoBinary {
-            name: name.to_owned(),
-            dir,
-        })
-    }
+    if path.is_file() { Ok(path) } else { Err(HarnessError::NoBinary { name: name.to_owned(), dir }) }
 }
 
 fn beside() -> Result<PathBuf, HarnessError> {

@@ -44,6 +44,9 @@ pub enum HarnessError {
         /// Its last lines.
         output: String,
     },
+    /// [`super::end_all`] was called.
+    #[error("stopped on request")]
+    Ending,
     /// An HTTP exchange failed.
     #[error(transparent)]
     Http(#[from] super::http::HttpError),

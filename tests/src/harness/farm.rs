@@ -2,11 +2,11 @@
 //! of which can be killed, restarted and asked on its own. It speaks to them only
 //! through what their users have: command lines, files and printed lines.
 
+use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
-use super::{HarnessError, Process, TempDir, free_port, temp_dir};
+use super::{HarnessError, TempDir, free_port, temp_dir};
 
 mod agent;
 mod broker;
@@ -15,7 +15,7 @@ mod phone;
 mod place;
 mod watch;
 
-pub use agent::{Agent, AgentConfig, Service};
+pub use agent::{Agent, AgentConfig, AgentControl, Service};
 pub use broker::Broker;
 pub use daemon::Daemon;
 pub use phone::{Forward, Phone};
@@ -31,59 +31,83 @@ pub const GREENHOUSE: &str = "greenhouse";
 /// The farm's name.
 pub const FARM: &str = "North field";
 
-/// Broker, agent, greenhouse and a paired phone on loopback with fresh state.
-/// Everything ends when it is dropped, the phone first.
+/// Where the parts of a farm run.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// Agent and greenhouse.
+    pub farm: Place,
+    /// The broker.
+    pub broker: Place,
+    /// The phone.
+    pub phone: Place,
+    /// Where the broker listens, reachable from the others.
+    pub broker_listen: SocketAddr,
+}
+
+impl Layout {
+    /// Everything on this machine's loopback.
+    ///
+    /// # Errors
+    /// When no port is free.
+    pub fn loopback() -> Result<Self, HarnessError> {
+        Ok(Self {
+            farm: Place::here(),
+            broker: Place::here(),
+            phone: Place::here(),
+            broker_listen: free_port()?,
+        })
+    }
+}
+
+/// Broker, agent, greenhouse and a phone with fresh state. Everything ends when
+/// it is dropped, the phone's side first.
 pub struct Farm {
     /// The phone.
     pub phone: Phone,
     /// The agent.
     pub agent: Agent,
+    /// The greenhouse behind the agent.
+    pub greenhouse: Daemon,
     /// The broker.
     pub broker: Broker,
-    /// The greenhouse behind the agent.
-    pub greenhouse: Process,
     // Last, so that nobody writes into it any more when it is removed.
     dir: TempDir,
 }
 
 impl Farm {
-    /// Starts and enrolls all of it, and pairs the phone.
+    /// Starts and enrolls all of it on loopback, and pairs the phone.
     ///
     /// # Errors
     /// When any part does not do what the contract says in [`PATIENCE`].
     pub fn start() -> Result<Self, HarnessError> {
-        let mut farm = Self::unpaired()?;
-        let link = farm.agent.invite()?;
-        farm.phone.pair(&link)?;
+        let farm = Self::unpaired(&Layout::loopback()?)?;
+        farm.phone.pair(&farm.agent.control.invite()?)?;
         Ok(farm)
     }
 
-    /// The same without pairing.
+    /// Starts and enrolls all of it; the phone knows nobody yet.
     ///
     /// # Errors
     /// When any part does not do what the contract says in [`PATIENCE`].
-    pub fn unpaired() -> Result<Self, HarnessError> {
+    pub fn unpaired(layout: &Layout) -> Result<Self, HarnessError> {
         let dir = temp_dir()?;
-        let here = Place::here();
-        let greenhouse = start_greenhouse(&here)?;
-        let mut broker = Broker::new(here.clone(), &dir.path().join("broker"), free_port()?)?;
-        broker.start()?;
+        // The same address again after a power cut, as a real controller has.
+        let address = free_port()?;
+        let mut greenhouse = greenhouse(layout.farm.clone(), address);
+        greenhouse.start()?;
+        let state = dir.path().join("broker");
+        let mut broker = Broker::new(layout.broker.clone(), &state, layout.broker_listen)?;
+        broker.daemon.start()?;
         let config = AgentConfig {
             name: FARM.to_owned(),
             broker: broker.url(),
             enrollment_token: Some(broker.enroll()?),
-            services: vec![Service::http(GREENHOUSE, &address_of(&greenhouse)?)],
+            services: vec![Service::http(GREENHOUSE, &address.to_string())],
         };
-        let mut agent = Agent::new(here.clone(), &dir.path().join("agent"), &config)?;
-        agent.start()?;
-        let phone = Phone::new(here, &dir.path().join("phone"))?;
-        Ok(Self {
-            phone,
-            agent,
-            broker,
-            greenhouse,
-            dir,
-        })
+        let mut agent = Agent::new(layout.farm.clone(), &dir.path().join("agent"), &config)?;
+        agent.daemon.start()?;
+        let phone = Phone::new(layout.phone.clone(), &dir.path().join("phone"))?;
+        Ok(Self { phone, agent, greenhouse, broker, dir })
     }
 
     /// Opens a forward from the phone to the greenhouse.
@@ -101,35 +125,22 @@ impl Farm {
     }
 }
 
-/// Starts a greenhouse on a free port of a place's loopback.
-///
-/// # Errors
-/// When it does not listen in time.
-pub fn start_greenhouse(place: &Place) -> Result<Process, HarnessError> {
-    let mut command: Command = place.command("greenhouse")?;
-    let process = Process::spawn("greenhouse", &mut command)?;
-    process.wait_for_line("its address", PATIENCE, |line| line.text.contains("listening"))?;
-    Ok(process)
-}
-
-/// The `ADDRESS:PORT` a greenhouse (or forward) printed.
-fn address_of(process: &Process) -> Result<String, HarnessError> {
-    let line = process.newest_line(|line| address_in(&line.text).is_some());
-    line.and_then(|line| address_in(&line.text).map(|found| found.to_string()))
-        .ok_or_else(|| process.failed("printed no address"))
+/// A greenhouse, not running yet.
+#[must_use]
+pub fn greenhouse(place: Place, listen: SocketAddr) -> Daemon {
+    let arguments = vec!["--listen".into(), listen.to_string().into()];
+    Daemon::new(place, "greenhouse", arguments, |line| line.text.contains("listening"))
 }
 
 /// The socket address in a line of text.
-fn address_in(line: &str) -> Option<std::net::SocketAddr> {
+fn address_in(line: &str) -> Option<SocketAddr> {
     line.split(|c: char| c.is_whitespace() || c == '/' || c == ',')
         .find_map(|word| word.trim_end_matches('.').parse().ok())
 }
 
 fn make_dir(path: &Path) -> Result<(), HarnessError> {
-    std::fs::create_dir_all(path).map_err(|source| HarnessError::Io {
-        doing: format!("making {}", path.display()),
-        source,
-    })
+    std::fs::create_dir_all(path)
+        .map_err(|source| HarnessError::Io { doing: format!("making {}", path.display()), source })
 }
 
 #[cfg(test)]

@@ -132,13 +132,7 @@ impl Request {
     }
 
     fn new(method: &'static str, path: &str, body: Body) -> Self {
-        Self {
-            method,
-            path: path.to_owned(),
-            headers: Vec::new(),
-            body,
-            patience: PATIENCE,
-        }
+        Self { method, path: path.to_owned(), headers: Vec::new(), body, patience: PATIENCE }
     }
 
     /// Adds a header.
@@ -181,13 +175,9 @@ impl Request {
         let mut stream = TcpStream::connect_timeout(&address, self.patience)
             .map_err(|source| HttpError::Connect { address, source })?;
         let mut received = Received::new(start);
-        let head = self
-            .exchange(&mut stream, address, &mut received, &mut look)
-            .map_err(|source| HttpError::Broken {
-                path: self.path.clone(),
-                received: received.length,
-                source,
-            })?;
+        let head = self.exchange(&mut stream, address, &mut received, &mut look).map_err(|source| {
+            HttpError::Broken { path: self.path.clone(), received: received.length, source }
+        })?;
         Ok(Response {
             status: head.status,
             headers: head.headers,

@@ -58,14 +58,8 @@ pub(super) enum NoLine {
 impl Lines {
     /// A ring fed by `sources` readers.
     pub(super) fn new(sources: usize) -> Self {
-        let state = State {
-            open: sources,
-            ..State::default()
-        };
-        Self {
-            state: Mutex::new(state),
-            changed: Condvar::new(),
-        }
+        let state = State { open: sources, ..State::default() };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
     /// Reads one source to its end.
@@ -93,12 +87,7 @@ impl Lines {
         }
         let number = state.next;
         state.next += 1;
-        state.lines.push_back(Line {
-            number,
-            at: Instant::now(),
-            source,
-            text,
-        });
+        state.lines.push_back(Line { number, at: Instant::now(), source, text });
         self.changed.notify_all();
     }
 
@@ -138,11 +127,7 @@ impl Lines {
             let Some(left) = left(deadline) else {
                 return Err(NoLine::Late);
             };
-            state = self
-                .changed
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 

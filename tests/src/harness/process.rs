@@ -1,8 +1,8 @@
 //! One running program: its lines, its signals, its end.
 
-use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,7 @@ struct Running {
 }
 
 struct Shared {
+    pid: Pid,
     running: Mutex<Running>,
     ended: Condvar,
     lines: Lines,
@@ -32,6 +33,39 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, Running> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn signal(&self, signal: Signal) -> Result<(), Errno> {
+        // The lock keeps the program from being reaped, so its id is still its own.
+        let running = self.lock();
+        if running.status.is_some() {
+            return Ok(());
+        }
+        match kill(self.pid, signal) {
+            Err(Errno::ESRCH) => Ok(()),
+            result => result,
+        }
+    }
+}
+
+/// Every program started and not yet dropped, for [`end_all`].
+static STARTED: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
+static ENDING: AtomicBool = AtomicBool::new(false);
+
+/// Kills every program this process has started through [`Process`] and lets no
+/// new one start: whatever waits for one of them is told so at once. For a
+/// program that was told to stop while busy.
+pub fn end_all() {
+    let started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
+    ENDING.store(true, Ordering::SeqCst);
+    for shared in started.iter().filter_map(Weak::upgrade) {
+        // One that can't be killed is tried again when it is dropped.
+        let _ = shared.signal(Signal::SIGKILL);
+    }
+}
+
+/// Whether [`end_all`] was called.
+pub(super) fn ending() -> bool {
+    ENDING.load(Ordering::SeqCst)
 }
 
 /// A program started by us. It is killed when dropped.
@@ -64,50 +98,46 @@ pub fn run(name: &str, command: &mut Command, within: Duration) -> Result<Finish
         return Err(process.failed(&format!("failed ({status})")));
     }
     process.finish_reading();
-    Ok(Finished {
-        status,
-        stdout: process.joined(Source::Stdout),
-        stderr: process.joined(Source::Stderr),
-    })
+    Ok(Finished { status, stdout: process.joined(Source::Stdout), stderr: process.joined(Source::Stderr) })
 }
 
 impl Process {
-    /// Starts a program with its output collected, without input, in a process
-    /// group of its own: Ctrl-C at a terminal reaches us, and we end it in order.
+    /// Starts a program with its output collected and without input.
     ///
     /// # Errors
-    /// When it can't be started.
+    /// When it can't be started, or [`end_all`] was called.
     pub fn spawn(name: &str, command: &mut Command) -> Result<Self, HarnessError> {
-        let io = |doing: &str, source| HarnessError::Io {
-            doing: format!("{doing} {name}"),
-            source,
-        };
+        let io = |doing: &str, source| HarnessError::Io { doing: format!("{doing} {name}"), source };
+        // Held over the start, so that no program slips past `end_all`.
+        let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
+        if ending() {
+            return Err(HarnessError::Ending);
+        }
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .process_group(0)
             .spawn()
             .map_err(|source| io("starting", source))?;
         let pid = child.id();
         let stdout = child.stdout.take().expect("stdout is piped");
         let stderr = child.stderr.take().expect("stderr is piped");
         let shared = Arc::new(Shared {
+            pid: Pid::from_raw(pid.cast_signed()),
             running: Mutex::new(Running { child, status: None }),
             ended: Condvar::new(),
             lines: Lines::new(2),
         });
+        started.retain(|other| other.strong_count() > 0);
+        started.push(Arc::downgrade(&shared));
+        drop(started);
         // From here on `process` kills the program if a thread can't be made.
-        let mut process = Self {
-            name: name.to_owned(),
-            pid,
-            shared: Arc::clone(&shared),
-            threads: Vec::with_capacity(3),
-        };
+        let mut process =
+            Self { name: name.to_owned(), pid, shared: Arc::clone(&shared), threads: Vec::with_capacity(3) };
         let (out, err, end) = (Arc::clone(&shared), Arc::clone(&shared), shared);
         process.thread(move || out.lines.collect(Source::Stdout, stdout))?;
         process.thread(move || err.lines.collect(Source::Stderr, stderr))?;
-        process.thread(move || reap(&end, pid))?;
+        process.thread(move || reap(&end))?;
         Ok(process)
     }
 
@@ -115,10 +145,7 @@ impl Process {
         let thread = std::thread::Builder::new()
             .name(format!("{} output", self.name))
             .spawn(work)
-            .map_err(|source| HarnessError::Io {
-                doing: format!("watching {}", self.name),
-                source,
-            })?;
+            .map_err(|source| HarnessError::Io { doing: format!("watching {}", self.name), source })?;
         self.threads.push(thread);
         Ok(())
     }
@@ -146,10 +173,8 @@ impl Process {
     /// # Errors
     /// When it has ended.
     pub fn usage(&self) -> Result<Usage, HarnessError> {
-        Usage::of(self.pid).map_err(|source| HarnessError::Io {
-            doing: format!("reading what {} uses", self.name),
-            source,
-        })
+        Usage::of(self.pid)
+            .map_err(|source| HarnessError::Io { doing: format!("reading what {} uses", self.name), source })
     }
 
     /// The lines it printed lately, oldest first.
@@ -195,13 +220,10 @@ impl Process {
         wanted: impl FnMut(&Line) -> bool,
     ) -> Result<Line, HarnessError> {
         let deadline = Instant::now() + within;
-        self.shared
-            .lines
-            .wait(mark, deadline, wanted)
-            .map_err(|reason| match reason {
-                NoLine::Late => self.failed(&format!("no line with {what} within {within:?}")),
-                NoLine::Ended => self.failed(&format!("ended without a line with {what}")),
-            })
+        self.shared.lines.wait(mark, deadline, wanted).map_err(|reason| match reason {
+            NoLine::Late => self.failed(&format!("no line with {what} within {within:?}")),
+            NoLine::Ended => self.failed(&format!("ended without a line with {what}")),
+        })
     }
 
     /// Waits for its end.
@@ -219,12 +241,7 @@ impl Process {
                 drop(running);
                 return Err(self.failed(&format!("did not end within {within:?}")));
             };
-            running = self
-                .shared
-                .ended
-                .wait_timeout(running, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            running = self.shared.ended.wait_timeout(running, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -233,18 +250,10 @@ impl Process {
     /// # Errors
     /// When the system refuses.
     pub fn signal(&self, signal: Signal) -> Result<(), HarnessError> {
-        // The lock keeps the program from being reaped, so its id is still its own.
-        let running = self.shared.lock();
-        if running.status.is_some() {
-            return Ok(());
-        }
-        match kill(Pid::from_raw(self.pid.cast_signed()), signal) {
-            Ok(()) | Err(Errno::ESRCH) => Ok(()),
-            Err(errno) => Err(HarnessError::Io {
-                doing: format!("sending {signal} to {}", self.name),
-                source: errno.into(),
-            }),
-        }
+        self.shared.signal(signal).map_err(|errno| HarnessError::Io {
+            doing: format!("sending {signal} to {}", self.name),
+            source: errno.into(),
+        })
     }
 
     /// Pulls the plug: SIGKILL, and waits until it is gone.
@@ -270,30 +279,20 @@ impl Process {
     pub fn tail(&self) -> String {
         let lines = self.lines();
         let from = lines.len().saturating_sub(TAIL);
-        let texts: Vec<_> = lines[from..]
-            .iter()
-            .map(|line| format!("  {}", line.text))
-            .collect();
+        let texts: Vec<_> = lines[from..].iter().map(|line| format!("  {}", line.text)).collect();
         texts.join("\n")
     }
 
     /// An error about this program, with its newest lines.
     #[must_use]
     pub fn failed(&self, problem: &str) -> HarnessError {
-        HarnessError::Program {
-            name: self.name.clone(),
-            problem: problem.to_owned(),
-            output: self.tail(),
-        }
+        HarnessError::Program { name: self.name.clone(), problem: problem.to_owned(), output: self.tail() }
     }
 
     fn joined(&self, source: Source) -> String {
         let lines = self.lines();
-        let texts: Vec<_> = lines
-            .iter()
-            .filter(|line| line.source == source)
-            .map(|line| line.text.as_str())
-            .collect();
+        let texts: Vec<_> =
+            lines.iter().filter(|line| line.source == source).map(|line| line.text.as_str()).collect();
         texts.join("\n")
     }
 
@@ -316,10 +315,9 @@ impl Drop for Process {
 
 /// Waits for the end without taking the status, then takes it under the lock:
 /// so a signal can never hit another program that got the same id.
-fn reap(shared: &Shared, pid: u32) {
-    let pid = Pid::from_raw(pid.cast_signed());
+fn reap(shared: &Shared) {
     let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
-    while waitid(Id::Pid(pid), ended) == Err(Errno::EINTR) {}
+    while waitid(Id::Pid(shared.pid), ended) == Err(Errno::EINTR) {}
     let mut running = shared.lock();
     running.status = running.child.wait().ok();
     shared.ended.notify_all();
@@ -351,29 +349,20 @@ mod tests {
     fn an_end_without_the_line_is_told_at_once_with_the_output() {
         let process = Process::spawn("sh", &mut shell("echo only this")).unwrap();
         let start = Instant::now();
-        let error = process
-            .wait_for_line("something else", SOON, |l| l.text == "else")
-            .unwrap_err()
-            .to_string();
+        let error =
+            process.wait_for_line("something else", SOON, |l| l.text == "else").unwrap_err().to_string();
         assert!(start.elapsed() < SOON / 2);
-        assert!(
-            error.contains("only this") && error.contains("something else"),
-            "{error}"
-        );
+        assert!(error.contains("only this") && error.contains("something else"), "{error}");
     }
 
     #[test]
     fn a_mark_skips_what_was_printed_before() {
         let script = "echo tick; trap 'echo tick; exit 0' TERM; echo ready; while :; do sleep 0.01; done";
         let process = Process::spawn("sh", &mut shell(script)).unwrap();
-        process
-            .wait_for_line("ready", SOON, |l| l.text == "ready")
-            .unwrap();
+        process.wait_for_line("ready", SOON, |l| l.text == "ready").unwrap();
         let mark = process.mark();
         process.signal(Signal::SIGTERM).unwrap();
-        let tick = process
-            .wait_for_line_since(mark, "tick", SOON, |l| l.text == "tick")
-            .unwrap();
+        let tick = process.wait_for_line_since(mark, "tick", SOON, |l| l.text == "tick").unwrap();
         assert_eq!(tick.number, 2);
         assert!(process.wait(SOON).unwrap().success());
     }
@@ -389,11 +378,7 @@ mod tests {
 
     #[test]
     fn a_slow_program_is_killed_and_named() {
-        let error = run(
-            "slow",
-            Command::new("sleep").arg("600"),
-            Duration::from_millis(50),
-        );
+        let error = run("slow", Command::new("sleep").arg("600"), Duration::from_millis(50));
         assert!(error.unwrap_err().to_string().starts_with("slow: did not end"));
         let done = run("fine", &mut shell("echo a; echo b; echo c >&2"), SOON).unwrap();
         assert_eq!((done.stdout.as_str(), done.stderr.as_str()), ("a\nb", "c"));

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::HarnessError;
+use super::process::ending;
 
 /// Between two looks at a condition nobody announces: short against everything
 /// that is measured (tens of milliseconds at least), long against the cost of a look.
@@ -12,7 +13,8 @@ const LOOK: Duration = Duration::from_millis(10);
 /// took. For what announces itself (lines, exits) use [`super::Process`]'s waits.
 ///
 /// # Errors
-/// [`HarnessError::Timeout`] naming `what`.
+/// [`HarnessError::Timeout`] naming `what`; [`HarnessError::Ending`] after
+/// [`super::end_all`].
 pub fn until<T>(
     what: &str,
     within: Duration,
@@ -23,11 +25,11 @@ pub fn until<T>(
         if let Some(value) = condition() {
             return Ok((value, start.elapsed()));
         }
+        if ending() {
+            return Err(HarnessError::Ending);
+        }
         if start.elapsed() >= within {
-            return Err(HarnessError::Timeout {
-                what: what.to_owned(),
-                waited: within,
-            });
+            return Err(HarnessError::Timeout { what: what.to_owned(), waited: within });
         }
         std::thread::sleep(LOOK);
     }

@@ -15,9 +15,7 @@ pub(super) struct Canvas {
 
 impl Canvas {
     pub(super) fn new() -> Self {
-        Self {
-            pixels: vec![0; usize::from(WIDTH) * usize::from(HEIGHT) * 3],
-        }
+        Self { pixels: vec![0; usize::from(WIDTH) * usize::from(HEIGHT) * 3] }
     }
 
     /// The pixels, three bytes each, row by row.

@@ -27,9 +27,7 @@ pub(super) fn draw(readings: &Readings) -> Canvas {
         water(&mut canvas, readings.time);
     }
     let brightness = 0.45 + 0.55 * day;
-    canvas.map(0, H - BAR, |colour| {
-        lit(colour, brightness, readings.light_lux < NIGHT)
-    });
+    canvas.map(0, H - BAR, |colour| lit(colour, brightness, readings.light_lux < NIGHT));
     caption(&mut canvas, readings);
     canvas
 }

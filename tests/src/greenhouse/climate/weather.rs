@@ -22,10 +22,7 @@ impl Weather {
         let turn = std::f64::consts::TAU / 24.0;
         // Sunrise at six, sunset at 18; the air is warmest at three.
         let height = ((hour - 6.0) * turn).sin().max(0.0);
-        Self {
-            temperature: 16.0 + 7.0 * ((hour - 15.0) * turn).cos(),
-            sun: 900.0 * height * clouds(second),
-        }
+        Self { temperature: 16.0 + 7.0 * ((hour - 15.0) * turn).cos(), sun: 900.0 * height * clouds(second) }
     }
 }
 

@@ -81,19 +81,15 @@ async fn serve(upgrade: OnUpgrade, kind: Kind) -> Result<(), Error> {
 }
 
 async fn open(upgraded: Upgraded) -> Result<Socket, Error> {
-    let parts = upgraded
-        .downcast::<Transport>()
-        .map_err(|_| Error::ConnectionClosed)?;
+    let parts = upgraded.downcast::<Transport>().map_err(|_| Error::ConnectionClosed)?;
     let config = WebSocketConfig::default()
         .max_message_size(Some(MAX_MESSAGE))
         .max_frame_size(Some(MAX_MESSAGE))
         // A full write buffer is an error, so leave room for a few echoes.
         .max_write_buffer_size(4 * MAX_MESSAGE);
     let stream = parts.io.into_inner();
-    Ok(
-        WebSocketStream::from_partially_read(stream, parts.read_buf.to_vec(), Role::Server, Some(config))
-            .await,
-    )
+    Ok(WebSocketStream::from_partially_read(stream, parts.read_buf.to_vec(), Role::Server, Some(config))
+        .await)
 }
 
 async fn echo(socket: &mut Socket) -> Result<(), Error> {

@@ -3,7 +3,6 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use serde_json::Value;
 
@@ -49,11 +48,7 @@ impl Service {
     }
 
     fn new(name: &str, kind: &'static str, address: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            kind,
-            address: address.to_owned(),
-        }
+        Self { name: name.to_owned(), kind, address: address.to_owned() }
     }
 }
 
@@ -61,11 +56,7 @@ impl AgentConfig {
     fn toml(&self) -> String {
         // A JSON string is a TOML basic string (both escape with a backslash).
         let quoted = |text: &str| Value::from(text).to_string();
-        let mut out = format!(
-            "name = {}\nbroker = {}\n",
-            quoted(&self.name),
-            quoted(&self.broker)
-        );
+        let mut out = format!("name = {}\nbroker = {}\n", quoted(&self.name), quoted(&self.broker));
         if let Some(token) = &self.enrollment_token {
             out.push_str(&format!("enrollment_token = {}\n", quoted(token)));
         }
@@ -85,9 +76,9 @@ impl AgentConfig {
 pub struct Agent {
     /// The program.
     pub daemon: Daemon,
-    place: Place,
+    /// Commands to it.
+    pub control: AgentControl,
     config: PathBuf,
-    state: PathBuf,
 }
 
 impl Agent {
@@ -106,12 +97,9 @@ impl Agent {
             state.clone().into(),
         ];
         let agent = Self {
-            daemon: Daemon::new(place.clone(), "farm-agent", arguments, |line| {
-                line.text.contains("ready")
-            }),
-            place,
+            daemon: Daemon::new(place.clone(), "farm-agent", arguments, |line| line.text.contains("ready")),
+            control: AgentControl { place, state },
             config: path,
-            state,
         };
         agent.configure(config)?;
         Ok(agent)
@@ -127,15 +115,16 @@ impl Agent {
             source,
         })
     }
+}
 
-    /// Starts it; see [`Daemon::start`].
-    ///
-    /// # Errors
-    /// When it is not ready in time.
-    pub fn start(&mut self) -> Result<Duration, HarnessError> {
-        self.daemon.start()
-    }
+/// The farmer's commands to an agent, running or not.
+#[derive(Clone)]
+pub struct AgentControl {
+    place: Place,
+    state: PathBuf,
+}
 
+impl AgentControl {
     /// A fresh pairing link.
     ///
     /// # Errors
@@ -167,7 +156,7 @@ impl Agent {
         Watch::start("farm-agent status --watch", &mut command)
     }
 
-    /// Any command of the agent's that answers in JSON, e.g. `["phones", "--json"]`.
+    /// Any command that answers in JSON, e.g. `["phones", "--json"]`.
     ///
     /// # Errors
     /// When the command fails or prints no JSON.
@@ -179,7 +168,7 @@ impl Agent {
         json("farm-agent", &run("farm-agent", &mut command, PATIENCE)?.stdout)
     }
 
-    /// A command of the agent's on its state.
+    /// A command on the agent's state.
     ///
     /// # Errors
     /// When the program was not built.

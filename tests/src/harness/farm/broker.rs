@@ -39,14 +39,6 @@ impl Broker {
         })
     }
 
-    /// Starts it; see [`Daemon::start`].
-    ///
-    /// # Errors
-    /// When it is not ready in time.
-    pub fn start(&mut self) -> Result<std::time::Duration, HarnessError> {
-        self.daemon.start()
-    }
-
     /// The URL for agents and phones.
     #[must_use]
     pub fn url(&self) -> String {

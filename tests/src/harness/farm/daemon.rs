@@ -27,13 +27,7 @@ impl Daemon {
         arguments: Vec<OsString>,
         ready: fn(&Line) -> bool,
     ) -> Self {
-        Self {
-            place,
-            program,
-            arguments,
-            ready,
-            process: None,
-        }
+        Self { place, program, arguments, ready, process: None }
     }
 
     /// Starts it and waits until it says it is ready: the time that took.

@@ -12,6 +12,7 @@ use super::{PATIENCE, Place, address_in, make_dir};
 use crate::harness::{HarnessError, Process, Source, run};
 
 /// A phone with its state directory.
+#[derive(Clone)]
 pub struct Phone {
     place: Place,
     state: PathBuf,
@@ -24,17 +25,14 @@ impl Phone {
     /// When the state directory can't be made.
     pub fn new(place: Place, state: &Path) -> Result<Self, HarnessError> {
         make_dir(state)?;
-        Ok(Self {
-            place,
-            state: state.to_owned(),
-        })
+        Ok(Self { place, state: state.to_owned() })
     }
 
     /// Pairs with the farm of an invitation.
     ///
     /// # Errors
     /// When it is refused or takes too long.
-    pub fn pair(&mut self, link: &str) -> Result<(), HarnessError> {
+    pub fn pair(&self, link: &str) -> Result<(), HarnessError> {
         let mut command = self.command(["pair", link])?;
         run("farm-connect pair", &mut command, PATIENCE).map(drop)
     }

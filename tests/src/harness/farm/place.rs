@@ -20,9 +20,7 @@ impl Place {
     /// A network namespace made with `ip netns add`; needs root.
     #[must_use]
     pub fn namespace(name: &str) -> Self {
-        Self {
-            namespace: Some(name.to_owned()),
-        }
+        Self { namespace: Some(name.to_owned()) }
     }
 
     /// A command that runs one of our programs there. `ip netns exec` replaces

@@ -18,9 +18,7 @@ impl Watch {
     /// # Errors
     /// When it can't be started.
     pub fn start(name: &str, command: &mut Command) -> Result<Self, HarnessError> {
-        Ok(Self {
-            process: Process::spawn(name, command)?,
-        })
+        Ok(Self { process: Process::spawn(name, command)? })
     }
 
     /// The newest status.

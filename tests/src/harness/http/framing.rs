@@ -20,11 +20,7 @@ impl Head {
     /// The head at the start of `bytes` and its length, None while incomplete.
     pub(super) fn parse(bytes: &[u8]) -> io::Result<Option<(Self, usize)>> {
         let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
-            return if bytes.len() > MAX_HEAD {
-                Err(broken("the head is too long"))
-            } else {
-                Ok(None)
-            };
+            return if bytes.len() > MAX_HEAD { Err(broken("the head is too long")) } else { Ok(None) };
         };
         let text = String::from_utf8_lossy(&bytes[..end]);
         let mut lines = text.split("\r\n");
@@ -76,17 +72,13 @@ impl Framing {
         if answer_to_head || matches!(head.status, 100..200 | 204 | 304) {
             return Ok(Self::Length(0));
         }
-        if head
-            .header("transfer-encoding")
-            .is_some_and(|t| t.eq_ignore_ascii_case("chunked"))
-        {
+        if head.header("transfer-encoding").is_some_and(|t| t.eq_ignore_ascii_case("chunked")) {
             return Ok(Self::Chunks(Chunks::default()));
         }
         match head.header("content-length") {
-            Some(length) => length
-                .parse()
-                .map(Self::Length)
-                .map_err(|_| broken("Content-Length is not a number")),
+            Some(length) => {
+                length.parse().map(Self::Length).map_err(|_| broken("Content-Length is not a number"))
+            }
             None => Ok(Self::UntilEnd),
         }
     }
@@ -105,11 +97,7 @@ impl Framing {
                 if !bytes.is_empty() && *left > 0 && split(&mut bytes, left, look).is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
-                Ok(if *left == 0 {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
-                })
+                Ok(if *left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
             }
             Self::Chunks(chunks) => chunks.feed(bytes, look),
         }
@@ -159,11 +147,7 @@ impl Chunks {
         let line = String::from_utf8_lossy(&self.line).trim_end().to_owned();
         self.line.clear();
         if self.trailers {
-            return Ok(if line.is_empty() {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            });
+            return Ok(if line.is_empty() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) });
         }
         if std::mem::take(&mut self.line_end_due) {
             return if line.is_empty() {
@@ -250,9 +234,7 @@ mod tests {
         assert_eq!(Head::parse(b"HTTP/1.1 200 OK\r\nA: b\r\n").unwrap(), None);
         assert!(Head::parse(b"SSH-2.0-OpenSSH\r\n\r\n").is_err());
         assert!(Head::parse(&vec![b'a'; MAX_HEAD + 1]).is_err());
-        let (parsed, length) = Head::parse(b"HTTP/1.0 404 Gone\r\nX-Y:  z \r\n\r\nbody")
-            .unwrap()
-            .unwrap();
+        let (parsed, length) = Head::parse(b"HTTP/1.0 404 Gone\r\nX-Y:  z \r\n\r\nbody").unwrap().unwrap();
         assert_eq!((parsed.status, length), (404, 31));
         assert_eq!(parsed.header("x-y"), Some("z"));
     }
