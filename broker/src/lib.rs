@@ -1,1 +1,4 @@
 //! Farm Tunnel: the broker.
+#![forbid(unsafe_code)]
+
+pub mod core;

@@ -1,0 +1,136 @@
+//! Who a device is: its signature over the challenge, and a place in the
+//! connection state DB.
+
+use farm_protocol::broker::{
+    Authenticate, FromBroker, MAX_TEXT, PresenceState, Refused, RefusedReason, Role, Welcome,
+};
+use farm_protocol::epoch::Epoch;
+use farm_protocol::id::{BootId, FarmId, PhoneId, SessionId};
+use farm_protocol::keys::{KeyError, Nonce, PublicKey, Signature};
+
+use super::connection_state::{DeviceId, Verdict};
+use super::event::{ConnectionId, Now};
+use super::timers::Timer;
+use super::{Core, Device, Phase, limits, refused};
+
+/// Epochs from here on don't fit a JavaScript number and are nobody's.
+const EPOCH_END: u64 = 1 << 53;
+
+/// What an authenticated device said of itself.
+#[derive(Debug, Clone)]
+pub(super) struct Entrant {
+    pub(super) key: PublicKey,
+    pub(super) boot: BootId,
+    pub(super) epoch: Epoch,
+    /// A farm's, verified.
+    pub(super) presence: Option<Signature>,
+    pub(super) name: Option<String>,
+}
+
+/// Whether a farm really says this of its boot and epoch. Phones check it
+/// too; the broker does so that it never hands on what they would refuse.
+pub(super) fn verify_presence(
+    key: &PublicKey,
+    (boot, epoch): (BootId, Epoch),
+    proof: Signature,
+) -> Result<(), KeyError> {
+    let state = PresenceState { online: true, boot, epoch, proof, since_seconds: 0 };
+    state.verify(key)
+}
+
+impl Core {
+    /// The first message of a connection.
+    pub(super) fn authenticate(
+        &mut self,
+        connection: ConnectionId,
+        nonce: Nonce,
+        claim: Authenticate,
+        now: Now,
+    ) {
+        if let Err(reason) = self.check(&nonce, &claim) {
+            match reason {
+                RefusedReason::WrongBrokerName => self.counters.refused_wrong_name += 1,
+                RefusedReason::BadSignature => self.counters.refused_bad_signature += 1,
+                _ => self.counters.refused_protocol += 1,
+            }
+            return self.refuse(connection, reason, now);
+        }
+        let entrant = Entrant {
+            key: claim.key,
+            boot: claim.boot,
+            epoch: claim.epoch,
+            presence: claim.presence,
+            name: claim.name,
+        };
+        match claim.role {
+            Role::Phone => {
+                let session = SessionId { phone: PhoneId::of(&claim.key), slot: claim.slot };
+                self.admit(connection, DeviceId::Phone(session), entrant, now);
+            }
+            Role::Farm => {
+                let farm = FarmId::of(&claim.key);
+                if self.farms.is_enrolled(farm) {
+                    self.admit(connection, DeviceId::Farm(farm), entrant, now);
+                } else {
+                    let token = claim.enrollment_token.as_deref();
+                    self.enroll(connection, farm, entrant, token, now);
+                }
+            }
+        }
+    }
+
+    fn check(&self, nonce: &Nonce, claim: &Authenticate) -> Result<(), RefusedReason> {
+        let texts = [Some(&claim.broker), claim.enrollment_token.as_ref(), claim.name.as_ref()];
+        let fits = texts.into_iter().flatten().all(|text| text.len() <= MAX_TEXT);
+        let slot_fits = claim.role == Role::Phone || claim.slot.number() == 0;
+        if !fits || !slot_fits || claim.epoch.number() >= EPOCH_END {
+            return Err(RefusedReason::ProtocolError);
+        }
+        let names = &self.settings.names;
+        if !names.is_empty() && !names.contains(&claim.broker) {
+            return Err(RefusedReason::WrongBrokerName);
+        }
+        claim.verify(nonce).map_err(|_| RefusedReason::BadSignature)?;
+        if claim.role == Role::Farm {
+            let proof = claim.presence.ok_or(RefusedReason::ProtocolError)?;
+            verify_presence(&claim.key, (claim.boot, claim.epoch), proof)
+                .map_err(|_| RefusedReason::BadSignature)?;
+        }
+        Ok(())
+    }
+
+    /// Gives an authenticated device its place, or the reason why not.
+    pub(super) fn admit(&mut self, connection: ConnectionId, id: DeviceId, entrant: Entrant, now: Now) {
+        if let Verdict::Stale(newest) = self.states.judge(id, entrant.boot, entrant.epoch) {
+            self.counters.refused_stale_epoch += 1;
+            let message =
+                FromBroker::Refused(Refused { reason: RefusedReason::StaleEpoch, newest: Some(newest) });
+            return self.close(connection, Some(message), now);
+        }
+        let Some(opened) = self.connections.get_mut(&connection) else {
+            return;
+        };
+        opened.phase = Phase::In(Box::new(Device::new(id)));
+        opened.heard = now.instant;
+        let observed = opened.observed;
+        let run = (entrant.boot, entrant.epoch);
+        let former = self.states.enter(id, run, connection, now.instant);
+        self.timers.disarm(Timer::Device(id));
+        self.timers.arm(Timer::Connection(connection), now.instant + limits::STALE_AFTER);
+        if let Some(former) = former {
+            self.counters.superseded += 1;
+            self.close(former, Some(refused(RefusedReason::Superseded)), now);
+        }
+        self.counters.welcomed += 1;
+        let welcome = FromBroker::Welcome(Welcome {
+            observed: observed.to_string(),
+            heartbeat_seconds: limits::HEARTBEAT.as_secs() as u16,
+            stun_port: self.settings.stun_port,
+            time: now.unix,
+        });
+        self.send(connection, welcome);
+        if let (DeviceId::Farm(farm), Some(proof)) = (id, entrant.presence) {
+            self.farm_came(farm, run, proof, observed.ip(), now);
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! The cleanup manager: what is overdue is closed, what is gone is forgotten.
+
+use farm_protocol::broker::RefusedReason;
+
+use super::event::{ConnectionId, Now};
+use super::timers::Timer;
+use super::{Core, Phase, limits, refused, retry_after};
+
+impl Core {
+    /// Does everything whose time has come.
+    pub(super) fn run_due(&mut self, now: Now) {
+        while let Some(timer) = self.timers.pop_due(now.instant) {
+            match timer {
+                Timer::Connection(connection) => self.connection_due(connection, now),
+                Timer::Device(device) => {
+                    if self.states.forget_if_away(device, now.instant) {
+                        self.counters.forgotten_devices += 1;
+                    }
+                }
+                Timer::Announce(farm) => self.announce(farm, now),
+                Timer::Tokens => self.forget_expired_tokens(now),
+            }
+        }
+    }
+
+    fn connection_due(&mut self, connection: ConnectionId, now: Now) {
+        let Some(opened) = self.connections.get(&connection) else {
+            return;
+        };
+        match opened.phase {
+            Phase::Challenged(_) => {
+                self.counters.unauthenticated += 1;
+                self.close(connection, Some(refused(RefusedReason::ProtocolError)), now);
+            }
+            Phase::Enrolling(_) => {
+                let message = retry_after(limits::ENROLL_AGAIN_AFTER);
+                self.close(connection, Some(message), now);
+            }
+            Phase::In(_) => {
+                // The timer is not moved at each message, only when it fires.
+                let stale_at = opened.heard + limits::STALE_AFTER;
+                if stale_at > now.instant {
+                    self.timers.arm(Timer::Connection(connection), stale_at);
+                } else {
+                    self.counters.stale_connections += 1;
+                    self.close(connection, None, now);
+                }
+            }
+        }
+    }
+}

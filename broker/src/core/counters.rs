@@ -1,0 +1,83 @@
+//! What happened how often since the broker started.
+
+use serde::Serialize;
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
+        /// Counts since the broker started; each limit has its own.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: u64),+
+        }
+
+        impl Counters {
+            /// Every counter with its name.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name)),+].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
+    /// Connections that were opened.
+    opened,
+    /// Devices that were let in.
+    welcomed,
+    /// Farms that were enrolled.
+    enrolled,
+    /// Signals handed on.
+    signals,
+    /// Presence messages sent.
+    presence,
+    /// Connections closed because a newer one of the same device took over.
+    superseded,
+    /// Connections closed because no heartbeat came.
+    stale_connections,
+    /// Connections closed because they did not authenticate in time.
+    unauthenticated,
+    /// Connections closed because their device did not read.
+    slow_readers,
+    /// Devices forgotten after their absence.
+    forgotten_devices,
+    /// Enrollments that the store could not make durable.
+    failed_enrollments,
+    /// Refused: not enrolled.
+    refused_not_enrolled,
+    /// Refused: enrollment token wrong, used or expired.
+    refused_bad_token,
+    /// Refused: the signature does not match.
+    refused_bad_signature,
+    /// Refused: called by another name.
+    refused_wrong_name,
+    /// Refused: an older or absurd epoch.
+    refused_stale_epoch,
+    /// Refused: broke the protocol.
+    refused_protocol,
+    /// Limit: connections altogether.
+    limit_connections,
+    /// Limit: connections from one address.
+    limit_connections_per_address,
+    /// Limit: handshakes a second, altogether or from one address.
+    limit_handshakes,
+    /// Limit: guesses at enrollment tokens from one address.
+    limit_token_guesses,
+    /// Limit: enrolled farms.
+    limit_farms,
+    /// Limit: messages a second of one connection.
+    limit_messages,
+    /// Limit: signals a second of one connection.
+    limit_signals,
+    /// Limit: the size of one signal.
+    limit_signal_size,
+    /// Limit: pairing signals of one phone or to one farm.
+    limit_pairing,
+    /// Limit: phones or invitations of one farm.
+    limit_access,
+    /// Limit: farms watched by one connection or altogether.
+    limit_watches,
+    /// Limit: presence of one farm changed too often and was held back.
+    limit_presence,
+    /// Signals whose receiver is not here, not known to the sender, or unknown.
+    undelivered_offline,
+}

@@ -1,0 +1,110 @@
+//! What comes into the core and what it wants done.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use farm_protocol::broker::{FromBroker, ToBroker};
+use farm_protocol::id::FarmId;
+use farm_protocol::keys::Nonce;
+
+use super::enrollment::{FarmRecord, TokenHash, TokenRecord};
+
+/// One WebSocket, never reused within a run of the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
+/// The time, as read by the shell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// For deadlines; never goes back.
+    pub instant: Instant,
+    /// Seconds since 1970, for what is stored or shown; may jump.
+    pub unix: u64,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A device opened a WebSocket.
+    Opened {
+        /// The new connection.
+        connection: ConnectionId,
+        /// Where it comes from. Port 0 where a proxy did not tell.
+        observed: SocketAddr,
+        /// Fresh randomness for its challenge.
+        nonce: Nonce,
+    },
+    /// A device said something.
+    Message {
+        /// Its connection.
+        connection: ConnectionId,
+        /// What it said.
+        message: ToBroker,
+    },
+    /// A device said something that is no message of the protocol.
+    Malformed {
+        /// Its connection.
+        connection: ConnectionId,
+    },
+    /// A connection ended, or does not take what is sent.
+    Closed {
+        /// The connection.
+        connection: ConnectionId,
+        /// Whether it was given up because the device does not read.
+        slow: bool,
+    },
+    /// An [`Action::Enroll`] is durable.
+    Enrolled {
+        /// The farm.
+        farm: FarmId,
+    },
+    /// An [`Action::Enroll`] could not be made durable.
+    EnrollmentFailed {
+        /// The farm.
+        farm: FarmId,
+    },
+    /// The operator issued an enrollment token; it is durable.
+    TokenIssued {
+        /// The token's hash.
+        hash: TokenHash,
+        /// What is kept of it.
+        token: TokenRecord,
+    },
+    /// Time went by.
+    Timeout,
+    /// The broker goes away.
+    ShutDown {
+        /// Randomness to spread the devices' return with.
+        seed: u64,
+    },
+}
+
+/// What the shell is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Send a message.
+    Send {
+        /// Over this connection.
+        connection: ConnectionId,
+        /// The message.
+        message: Box<FromBroker>,
+    },
+    /// Close a connection once all was sent. No [`Event::Closed`] is needed.
+    Close {
+        /// The connection.
+        connection: ConnectionId,
+    },
+    /// Make a farm's record durable and remove its token, in one transaction,
+    /// then answer with [`Event::Enrolled`] or [`Event::EnrollmentFailed`].
+    Enroll {
+        /// The farm.
+        farm: FarmId,
+        /// Its record.
+        record: FarmRecord,
+    },
+    /// Remove an expired enrollment token from the store.
+    ForgetToken {
+        /// The token's hash.
+        hash: TokenHash,
+    },
+}

@@ -1,0 +1,264 @@
+//! The farms: who is enrolled, in which run each was last seen, and whom it
+//! lets know.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Instant;
+
+use farm_protocol::broker::{Access, Presence, PresenceState};
+use farm_protocol::epoch::Epoch;
+use farm_protocol::id::{BootId, FarmId, InvitationId, PhoneId, SessionId};
+use farm_protocol::keys::Signature;
+
+use super::bucket::Bucket;
+use super::enrollment::FarmRecord;
+use super::limits::EXCHANGE_LASTS;
+
+/// Grows with every change of any farm's presence, so that a watcher's view
+/// is compared by one number. 0 stands for "nothing is known".
+pub(super) type Version = u64;
+
+/// What a farm looked like when it was last seen, since the broker started.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) online: bool,
+    pub(super) boot: BootId,
+    pub(super) epoch: Epoch,
+    pub(super) proof: Signature,
+    /// When `online` or `boot` changed last.
+    pub(super) since: Instant,
+    pub(super) version: Version,
+    /// Where its connection comes from.
+    pub(super) address: IpAddr,
+    /// Sorted.
+    phones: Vec<PhoneId>,
+    invitations: Vec<InvitationId>,
+    exchanges: BTreeMap<SessionId, Instant>,
+    /// Limits signals to its invitations.
+    pub(super) pairing: Bucket,
+    /// Limits what its watchers are sent.
+    pub(super) pushes: Bucket,
+}
+
+impl Seen {
+    /// Whether the farm's last word lists the phone.
+    pub(super) fn lists(&self, phone: PhoneId) -> bool {
+        self.phones.binary_search(&phone).is_ok()
+    }
+
+    /// Remembers that this phone said something to the farm, so that it may
+    /// be answered. At most `most` phones are remembered.
+    pub(super) fn exchange(&mut self, session: SessionId, most: usize, now: Instant) {
+        if self.exchanges.len() >= most && !self.exchanges.contains_key(&session) {
+            let oldest = self.exchanges.iter().min_by_key(|(_, at)| **at);
+            if let Some(oldest) = oldest.map(|(session, _)| *session) {
+                self.exchanges.remove(&oldest);
+            }
+        }
+        self.exchanges.insert(session, now);
+    }
+
+    /// Whether the farm may send this phone something.
+    pub(super) fn may_answer(&self, session: SessionId, now: Instant) -> bool {
+        let exchanging = self.exchanges.get(&session);
+        self.lists(session.phone) || exchanging.is_some_and(|at| now < *at + EXCHANGE_LASTS)
+    }
+
+    #[cfg(test)]
+    pub(super) fn exchanges(&self) -> usize {
+        self.exchanges.len()
+    }
+}
+
+#[derive(Debug)]
+struct Farm {
+    record: FarmRecord,
+    seen: Option<Box<Seen>>,
+}
+
+/// One line of the operator's list of farms.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FarmView {
+    /// Its id.
+    pub id: FarmId,
+    /// Its name.
+    pub name: String,
+    /// Whether it is connected.
+    pub online: bool,
+    /// When it came or went; `None` if it was not seen since the broker started.
+    pub since: Option<Instant>,
+    /// When it was enrolled, seconds since 1970.
+    pub enrolled: u64,
+}
+
+/// All enrolled farms.
+#[derive(Debug, Default)]
+pub(super) struct Farms {
+    farms: BTreeMap<FarmId, Farm>,
+    /// Who holds an invitation; the first one to name it, while it is shown.
+    invitations: BTreeMap<InvitationId, FarmId>,
+    /// Farms that are offline and still shown, longest away first.
+    offline: BTreeSet<(Instant, FarmId)>,
+    version: Version,
+}
+
+impl Farms {
+    pub(super) fn add(&mut self, farm: FarmId, record: FarmRecord) {
+        self.farms.insert(farm, Farm { record, seen: None });
+    }
+
+    pub(super) fn enrolled(&self) -> usize {
+        self.farms.len()
+    }
+
+    pub(super) fn is_enrolled(&self, farm: FarmId) -> bool {
+        self.farms.contains_key(&farm)
+    }
+
+    pub(super) fn record(&self, farm: FarmId) -> Option<&FarmRecord> {
+        self.farms.get(&farm).map(|farm| &farm.record)
+    }
+
+    pub(super) fn seen(&self, farm: FarmId) -> Option<&Seen> {
+        self.farms.get(&farm)?.seen.as_deref()
+    }
+
+    pub(super) fn seen_mut(&mut self, farm: FarmId) -> Option<&mut Seen> {
+        self.farms.get_mut(&farm)?.seen.as_deref_mut()
+    }
+
+    /// A farm is here in this run; gives whether that changes what is shown.
+    pub(super) fn came(
+        &mut self,
+        farm: FarmId,
+        (boot, epoch): (BootId, Epoch),
+        proof: Signature,
+        address: IpAddr,
+        now: Instant,
+    ) -> bool {
+        let Some(Farm { seen, .. }) = self.farms.get_mut(&farm) else {
+            return false;
+        };
+        let former = seen.as_deref();
+        let goes_on = former.is_some_and(|seen| seen.online && seen.boot == boot);
+        if goes_on && former.is_some_and(|seen| seen.epoch == epoch && seen.address == address) {
+            return false;
+        }
+        self.version += 1;
+        match seen.as_deref_mut() {
+            Some(seen) => {
+                self.offline.remove(&(seen.since, farm));
+                seen.since = if goes_on { seen.since } else { now };
+                (seen.online, seen.boot, seen.epoch) = (true, boot, epoch);
+                (seen.proof, seen.address, seen.version) = (proof, address, self.version);
+            }
+            None => {
+                *seen = Some(Box::new(Seen {
+                    online: true,
+                    boot,
+                    epoch,
+                    proof,
+                    since: now,
+                    version: self.version,
+                    address,
+                    phones: Vec::new(),
+                    invitations: Vec::new(),
+                    exchanges: BTreeMap::new(),
+                    pairing: Bucket::default(),
+                    pushes: Bucket::default(),
+                }));
+            }
+        }
+        true
+    }
+
+    /// A farm's connection is gone. Gives the farm that, being away longest,
+    /// is no longer shown because more than `most` are away.
+    pub(super) fn went(&mut self, farm: FarmId, most: usize, now: Instant) -> Option<FarmId> {
+        self.version += 1;
+        let version = self.version;
+        let seen = self.seen_mut(farm).filter(|seen| seen.online)?;
+        (seen.online, seen.since, seen.version) = (false, now, version);
+        // A farm that only roams comes back within its exchanges' time.
+        seen.exchanges.retain(|_, at| now < *at + EXCHANGE_LASTS);
+        self.offline.insert((now, farm));
+        if self.offline.len() <= most {
+            return None;
+        }
+        let (_, longest_away) = self.offline.pop_first()?;
+        let dropped = self.farms.get_mut(&longest_away)?.seen.take()?;
+        self.release(longest_away, &dropped.invitations);
+        Some(longest_away)
+    }
+
+    /// Takes a farm's word on who may reach it.
+    pub(super) fn set_access(&mut self, farm: FarmId, access: Access) {
+        let Access { mut phones, mut invitations } = access;
+        phones.sort_unstable();
+        phones.dedup();
+        invitations.sort_unstable();
+        invitations.dedup();
+        let Some(seen) = self.seen_mut(farm) else {
+            return;
+        };
+        seen.phones = phones;
+        let former = std::mem::replace(&mut seen.invitations, invitations.clone());
+        self.release(farm, &former);
+        for invitation in invitations {
+            self.invitations.entry(invitation).or_insert(farm);
+        }
+    }
+
+    fn release(&mut self, farm: FarmId, invitations: &[InvitationId]) {
+        for invitation in invitations {
+            if self.invitations.get(invitation) == Some(&farm) {
+                self.invitations.remove(invitation);
+            }
+        }
+    }
+
+    /// The farm that holds an invitation.
+    pub(super) fn holder(&self, invitation: InvitationId) -> Option<FarmId> {
+        self.invitations.get(&invitation).copied()
+    }
+
+    /// What this phone may know: 0 for a farm that does not list it, that was
+    /// not seen or that does not exist, without telling which.
+    pub(super) fn version_for(&self, farm: FarmId, phone: PhoneId) -> Version {
+        let seen = self.seen(farm).filter(|seen| seen.lists(phone));
+        seen.map_or(0, |seen| seen.version)
+    }
+
+    /// The message to a phone that may know (`known`) or may not.
+    pub(super) fn presence(&self, farm: FarmId, known: bool, now: Instant) -> Presence {
+        let state = self.seen(farm).filter(|_| known).map(|seen| PresenceState {
+            online: seen.online,
+            boot: seen.boot,
+            epoch: seen.epoch,
+            proof: seen.proof,
+            since_seconds: now.saturating_duration_since(seen.since).as_secs(),
+        });
+        Presence { farm, state }
+    }
+
+    /// All farms, for the operator.
+    pub(super) fn views(&self) -> impl Iterator<Item = FarmView> {
+        self.farms.iter().map(|(id, farm)| FarmView {
+            id: *id,
+            name: farm.record.name.clone(),
+            online: farm.seen.as_ref().is_some_and(|seen| seen.online),
+            since: farm.seen.as_ref().map(|seen| seen.since),
+            enrolled: farm.record.enrolled,
+        })
+    }
+
+    #[cfg(test)]
+    pub(super) fn shown_offline(&self) -> usize {
+        self.offline.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn invitations(&self) -> usize {
+        self.invitations.len()
+    }
+}

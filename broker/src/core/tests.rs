@@ -1,0 +1,10 @@
+//! The core's rules under virtual time.
+
+mod authentication;
+mod cleanup;
+mod enrollment;
+mod hostile;
+mod limits;
+mod presence;
+mod routing;
+mod world;
