@@ -38,9 +38,7 @@ struct Bulk {
 
 fn main() -> Outcome<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let number = |index: usize, default: usize| {
-        arguments.get(index).map_or(Ok(default), |text| text.parse())
-    };
+    let number = |index: usize, default: usize| arguments.get(index).map_or(Ok(default), |text| text.parse());
     smol::block_on(async {
         match arguments.first().map_or("", String::as_str) {
             "open" => open(number(1, 50)?).await,
@@ -106,12 +104,7 @@ async fn open(runs: usize) -> Outcome<()> {
     }
     times.sort();
     let at = |percent: usize| times[(times.len() - 1) * percent / 100].as_secs_f64() * 1e3;
-    println!(
-        "offer to open, {runs} runs: p50 {:.1} ms, p95 {:.1} ms, max {:.1} ms",
-        at(50),
-        at(95),
-        at(100)
-    );
+    println!("offer to open, {runs} runs: p50 {:.1} ms, p95 {:.1} ms, max {:.1} ms", at(50), at(95), at(100));
     Ok(())
 }
 
@@ -119,13 +112,7 @@ async fn matrix(total: usize) -> Outcome<()> {
     for window in [1 << 20, 2 << 20, 4 << 20] {
         for send_buffer in [64 << 10, 128 << 10, 256 << 10, 512 << 10, 1 << 20] {
             for size in [16 << 10, 32 << 10, 64 << 10] {
-                let bulk = Bulk {
-                    size,
-                    send_buffer,
-                    window,
-                    total,
-                    credit: 0,
-                };
+                let bulk = Bulk { size, send_buffer, window, total, credit: 0 };
                 measure(bulk).await?;
             }
         }

@@ -121,8 +121,8 @@ enum Prober {
 #[derive(Debug)]
 pub struct Detector {
     addresses: BTreeSet<IpAddr>,
-    /// What the last verdict was about.
-    settled: BTreeSet<IpAddr>,
+    /// What the last verdict was about; `None` until the first look is over.
+    settled: Option<BTreeSet<IpAddr>>,
     burst: Option<Burst>,
     reflexive: Option<SocketAddr>,
     echo: Option<IpAddr>,
@@ -132,11 +132,20 @@ pub struct Detector {
 }
 
 impl Detector {
+    /// For a watcher that tells the present addresses first: what it says in
+    /// the first moment is no change.
+    pub fn starting(now: Instant) -> Self {
+        let mut detector = Self::new([]);
+        detector.settled = None;
+        detector.burst = Some(Burst { first: now, last: now });
+        detector
+    }
+
     /// With the addresses that the device has now.
     pub fn new(addresses: impl IntoIterator<Item = IpAddr>) -> Self {
         let addresses: BTreeSet<_> = addresses.into_iter().filter(|a| is_usable(*a)).collect();
         Self {
-            settled: addresses.clone(),
+            settled: Some(addresses.clone()),
             addresses,
             burst: None,
             reflexive: None,
@@ -227,11 +236,11 @@ impl Detector {
 
     fn settle(&mut self, now: Instant) {
         self.burst = None;
-        if self.addresses == self.settled {
+        let Some(former) = self.settled.replace(self.addresses.clone()) else { return };
+        if self.addresses == former {
             return;
         }
-        let was_offline = self.settled.is_empty();
-        self.settled = self.addresses.clone();
+        let was_offline = former.is_empty();
         let verdict = if self.addresses.is_empty() {
             Verdict::Offline
         } else if was_offline {
@@ -325,6 +334,20 @@ mod tests {
         pass(&mut detector, &mut now, Duration::from_millis(1));
         assert_eq!(drain(&mut detector), [Action::Verdict(Verdict::Changed(Witness::Local))]);
         assert_eq!(detector.poll_timeout(), None);
+    }
+
+    #[test]
+    fn what_is_there_at_the_start_is_no_change() {
+        let mut now = Instant::now();
+        let mut detector = Detector::starting(now);
+        detector.handle(Event::AddressUp(HOME), now);
+        pass(&mut detector, &mut now, DEBOUNCE_AT_MOST);
+        assert_eq!(drain(&mut detector), []);
+        let mut detector = Detector::starting(now);
+        pass(&mut detector, &mut now, DEBOUNCE_AT_MOST);
+        detector.handle(Event::AddressUp(HOME), now);
+        pass(&mut detector, &mut now, DEBOUNCE_AT_MOST);
+        assert_eq!(drain(&mut detector), [Action::Verdict(Verdict::Online)], "an address after boot is news");
     }
 
     #[test]

@@ -6,17 +6,17 @@
 //! (WebRTC), [`broker_socket`], [`stream`], [`pump`].
 #![forbid(unsafe_code)]
 
-// pub mod address_watch;
+pub mod address_watch;
 pub mod backoff;
 pub mod broker_socket;
-// pub mod carrier;
+pub mod carrier;
 pub mod health;
 pub mod ip_change;
 pub mod link;
 pub mod mux;
 pub mod peer;
 pub mod progress;
-// pub mod pump;
+pub mod pump;
 // pub mod recovery;
 pub mod session;
-// pub mod stream;
+pub mod stream;

@@ -44,22 +44,21 @@ use webrtc::{
     data_channel::{DataChannel, DataChannelEvent},
     error::Error as EngineError,
     peer_connection::{
-        PeerConnection, RTCIceCandidate, RTCIceCandidateInit, RTCIceCandidateType,
-        RTCSessionDescription,
+        PeerConnection, RTCIceCandidate, RTCIceCandidateInit, RTCIceCandidateType, RTCSessionDescription,
     },
 };
 
+use self::{
+    candidate::Candidate,
+    keeper::Status,
+    launch::{Launched, launch},
+};
 pub use self::{
     candidate::{CandidateError, MAX_CANDIDATE},
     channel::{Carrier, Channel, Path, PathKind},
     config::{IceServer, PeerConfig, Tuning},
     error::{LostReason, PeerError, PeerEvent},
     sdp::{MAX_SDP, SdpError, fingerprint},
-};
-use self::{
-    candidate::Candidate,
-    keeper::Status,
-    launch::{Launched, launch},
 };
 
 /// Longest message, in bytes: 64 KiB and a frame's header. Longer ones gain no throughput and hold
@@ -116,9 +115,7 @@ impl Peer {
     /// # Errors
     ///
     /// [`PeerError::IceServer`], or [`PeerError::Engine`] when no socket could be bound.
-    pub async fn offer(
-        config: PeerConfig,
-    ) -> Result<(Self, Receiver<PeerEvent>, String), PeerError> {
+    pub async fn offer(config: PeerConfig) -> Result<(Self, Receiver<PeerEvent>, String), PeerError> {
         let (peer, events, gathered) = Self::launch(config).await?;
         let connection = &peer.shared.connection;
         let offer = connection.create_offer(None).await.map_err(engine("make an offer"))?;
@@ -272,34 +269,19 @@ impl Peer {
 }
 
 impl Peer {
-    async fn launch(
-        config: PeerConfig,
-    ) -> Result<(Self, Receiver<PeerEvent>, Receiver<()>), PeerError> {
-        let Launched {
-            connection,
-            channels,
-            status,
-            events,
-            keeper,
-            failures,
-            gathered,
-            closed,
-        } = launch(config).await?;
+    async fn launch(config: PeerConfig) -> Result<(Self, Receiver<PeerEvent>, Receiver<()>), PeerError> {
+        let Launched { connection, channels, status, events, keeper, failures, gathered, closed } =
+            launch(config).await?;
         let shared = Shared {
             connection,
-            channels: channels.map(|channel| Lane {
-                channel,
-                ended: AtomicBool::new(false),
-            }),
+            channels: channels.map(|channel| Lane { channel, ended: AtomicBool::new(false) }),
             status,
             remote: Mutex::default(),
             keeper,
             failures,
             closed,
         };
-        let peer = Self {
-            shared: Arc::new(shared),
-        };
+        let peer = Self { shared: Arc::new(shared) };
         Ok((peer, events, gathered))
     }
 
@@ -311,10 +293,7 @@ impl Peer {
         gathered: &Receiver<()>,
     ) -> Result<String, PeerError> {
         let connection = &self.shared.connection;
-        connection
-            .set_local_description(description)
-            .await
-            .map_err(engine("apply our own description"))?;
+        connection.set_local_description(description).await.map_err(engine("apply our own description"))?;
         smol::future::or(
             async {
                 let _ = gathered.recv().await;
@@ -335,11 +314,7 @@ impl Peer {
     }
 
     /// Applies the peer's description and the candidates that came before it.
-    async fn apply(
-        &self,
-        description: RTCSessionDescription,
-        candidates: usize,
-    ) -> Result<(), PeerError> {
+    async fn apply(&self, description: RTCSessionDescription, candidates: usize) -> Result<(), PeerError> {
         self.alive()?;
         let mut remote = self.shared.remote.lock().await;
         if remote.described {
@@ -360,16 +335,10 @@ impl Peer {
 
     /// Gives a candidate to the ICE agent.
     async fn check_candidate(&self, candidate: String) -> Result<(), PeerError> {
-        let init = RTCIceCandidateInit {
-            candidate,
-            sdp_mline_index: Some(0),
-            ..RTCIceCandidateInit::default()
-        };
+        let init =
+            RTCIceCandidateInit { candidate, sdp_mline_index: Some(0), ..RTCIceCandidateInit::default() };
         let connection = &self.shared.connection;
-        connection
-            .add_ice_candidate(init)
-            .await
-            .map_err(engine("add a candidate of the peer's"))?;
+        connection.add_ice_candidate(init).await.map_err(engine("add a candidate of the peer's"))?;
         // The engine does not wake its driver for a candidate; for a threshold it does. Without
         // it the first check waits for the next timer.
         let lane = self.lane(Channel::Control);
@@ -417,10 +386,7 @@ impl Peer {
 
 /// Names what the engine was doing when it failed.
 fn engine(doing: &'static str) -> impl FnOnce(EngineError) -> PeerError {
-    move |error| PeerError::Engine {
-        doing,
-        reason: error.to_string(),
-    }
+    move |error| PeerError::Engine { doing, reason: error.to_string() }
 }
 
 impl fmt::Debug for Peer {

@@ -96,10 +96,7 @@ async fn download(stream: &Stream, mut local: TcpStream) -> Result<u64, PumpErro
 /// A program that reads a clean end would take what it has for everything;
 /// a reset connection (RST, by closing with a zero linger) tells the truth.
 fn abort(local: &TcpStream) {
-    let linger = nix::libc::linger {
-        l_onoff: 1,
-        l_linger: 0,
-    };
+    let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
     // A socket that is gone already needs no reset.
     let _ = setsockopt(local, sockopt::Linger, &linger);
 }

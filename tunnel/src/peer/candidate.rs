@@ -82,9 +82,7 @@ pub(super) fn read(text: &str) -> Result<Candidate, CandidateError> {
     if port == 0 || !names_one_host(address) {
         return Ok(Candidate::Useless("not one host's address"));
     }
-    Ok(Candidate::Usable(format!(
-        "candidate:{foundation} 1 udp {priority} {address} {port} typ {kind}"
-    )))
+    Ok(Candidate::Usable(format!("candidate:{foundation} 1 udp {priority} {address} {port} typ {kind}")))
 }
 
 /// The canonical form of one of our own candidates, to tell whether two are the same; None for one
@@ -108,18 +106,14 @@ fn number<T: std::str::FromStr>(text: &str, name: &'static str) -> Result<T, Can
 fn is_host_name(text: &str) -> bool {
     text.len() <= 253
         && text.contains('.')
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'))
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'))
 }
 
 fn names_one_host(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => !(v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast()),
         // Link-local: without its zone, which a candidate cannot carry, it reaches nobody.
-        IpAddr::V6(v6) => {
-            !(v6.is_unspecified() || v6.is_multicast() || v6.is_unicast_link_local())
-        }
+        IpAddr::V6(v6) => !(v6.is_unspecified() || v6.is_multicast() || v6.is_unicast_link_local()),
     }
 }
 
@@ -144,9 +138,7 @@ mod tests {
         let reflexive = "candidate:3 1 udp 1694498815 2001:db8::1 4 typ srflx raddr :: rport 0";
         assert_eq!(
             read(reflexive),
-            Ok(Candidate::Usable(
-                "candidate:3 1 udp 1694498815 2001:db8::1 4 typ srflx".to_owned()
-            ))
+            Ok(Candidate::Usable("candidate:3 1 udp 1694498815 2001:db8::1 4 typ srflx".to_owned()))
         );
     }
 
@@ -186,10 +178,7 @@ mod tests {
                 assert_eq!(result, Err(CandidateError::Malformed(name)), "{text}");
             }
         }
-        assert_eq!(
-            read("candidate:1 1 udp 1 ::g 1 typ host"),
-            Err(CandidateError::Malformed("address"))
-        );
+        assert_eq!(read("candidate:1 1 udp 1 ::g 1 typ host"), Err(CandidateError::Malformed("address")));
         let long = "x".repeat(MAX_CANDIDATE + 1);
         assert_eq!(read(&long), Err(CandidateError::TooLong(long.len())));
     }

@@ -16,9 +16,7 @@ pub struct IceServer {
 
 impl fmt::Debug for IceServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IceServer")
-            .field("urls", &self.urls)
-            .finish_non_exhaustive()
+        f.debug_struct("IceServer").field("urls", &self.urls).finish_non_exhaustive()
     }
 }
 
@@ -72,11 +70,7 @@ pub struct Tuning {
 
 impl Default for Tuning {
     fn default() -> Self {
-        Self {
-            send_buffer: SEND_BUFFER,
-            receive_window: None,
-            own_thread: false,
-        }
+        Self { send_buffer: SEND_BUFFER, receive_window: None, own_thread: false }
     }
 }
 

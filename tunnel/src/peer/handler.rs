@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use webrtc::{
     data_channel::DataChannel,
     peer_connection::{
-        PeerConnectionEventHandler, RTCIceConnectionState, RTCIceGatheringState,
-        RTCPeerConnectionIceEvent, RTCPeerConnectionState,
+        PeerConnectionEventHandler, RTCIceConnectionState, RTCIceGatheringState, RTCPeerConnectionIceEvent,
+        RTCPeerConnectionState,
     },
 };
 

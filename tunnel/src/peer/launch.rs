@@ -12,7 +12,8 @@ use super::{
     Channel, LostReason, PeerConfig, PeerError, PeerEvent, engine,
     handler::{Handler, MAX_SIGNALS},
     keeper::{Keeper, MAX_EVENTS, Status},
-    resolve, runtime::DriverRuntime,
+    resolve,
+    runtime::DriverRuntime,
     settings,
 };
 
@@ -57,11 +58,7 @@ async fn make(config: PeerConfig) -> Result<Launched, PeerError> {
     let (signals, heard) = bounded(MAX_SIGNALS);
     let (failures, failed) = bounded(1);
     let (first, gathered) = bounded(1);
-    let handler = Handler {
-        signals,
-        failures: failures.clone(),
-        gathered: first,
-    };
+    let handler = Handler { signals, failures: failures.clone(), gathered: first };
     let connection: Arc<dyn PeerConnection> = Arc::new(
         PeerConnectionBuilder::new()
             .with_configuration(settings::configuration(&config, &servers))
@@ -102,16 +99,7 @@ async fn make(config: PeerConfig) -> Result<Launched, PeerError> {
         closed: end,
     };
     smol::spawn(task.run()).detach();
-    Ok(Launched {
-        connection,
-        channels,
-        status,
-        events,
-        keeper,
-        failures,
-        gathered,
-        closed,
-    })
+    Ok(Launched { connection, channels, status, events, keeper, failures, gathered, closed })
 }
 
 type Channels = ([Arc<dyn DataChannel>; 3], Arc<dyn DataChannel>);
@@ -125,14 +113,9 @@ async fn open_channels(connection: &dyn PeerConnection) -> Result<Channels, Peer
             negotiated: Some(id),
             ..RTCDataChannelInit::default()
         };
-        connection
-            .create_data_channel(label, Some(init))
-            .await
-            .map_err(engine("open a channel"))
+        connection.create_data_channel(label, Some(init)).await.map_err(engine("open a channel"))
     };
-    let ours = async |channel: Channel| {
-        open(channel.label(), channel.id(), channel.is_reliable()).await
-    };
+    let ours = async |channel: Channel| open(channel.label(), channel.id(), channel.is_reliable()).await;
     let [control, ping, data] = Channel::ALL;
     let channels = [ours(control).await?, ours(ping).await?, ours(data).await?];
     Ok((channels, open("", SENTINEL_ID, true).await?))
@@ -141,10 +124,7 @@ async fn open_channels(connection: &dyn PeerConnection) -> Result<Channels, Peer
 fn bind_addresses(config: &PeerConfig) -> Vec<SocketAddr> {
     if config.local_addresses.is_empty() {
         // The engine expands each into the addresses of all interfaces.
-        vec![
-            SocketAddr::from(([0; 4], 0)),
-            SocketAddr::from(([0; 16], 0)),
-        ]
+        vec![SocketAddr::from(([0; 4], 0)), SocketAddr::from(([0; 16], 0))]
     } else {
         config.local_addresses.clone()
     }

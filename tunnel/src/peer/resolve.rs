@@ -47,10 +47,8 @@ pub(super) async fn resolve(servers: &[IceServer]) -> Result<Vec<IceServer>, Pee
     for server in servers {
         let mut urls = Vec::with_capacity(server.urls.len());
         for url in &server.urls {
-            let Some(parsed) = parse(url).map_err(|reason| PeerError::IceServer {
-                url: url.clone(),
-                reason,
-            })?
+            let Some(parsed) =
+                parse(url).map_err(|reason| PeerError::IceServer { url: url.clone(), reason })?
             else {
                 tracing::debug!(%url, "ICE server passed over: only UDP is supported");
                 continue;
@@ -61,10 +59,7 @@ pub(super) async fn resolve(servers: &[IceServer]) -> Result<Vec<IceServer>, Pee
             }
         }
         if !urls.is_empty() {
-            resolved.push(IceServer {
-                urls,
-                ..server.clone()
-            });
+            resolved.push(IceServer { urls, ..server.clone() });
         }
     }
     Ok(resolved)
@@ -110,13 +105,10 @@ async fn addresses(host: &str) -> Vec<IpAddr> {
     if let Some(addresses) = remembered(host, Some(FRESH_FOR)) {
         return addresses;
     }
-    let looked_up = smol::future::or(
-        async { smol::net::resolve((host, 0)).await.ok() },
-        async {
-            smol::Timer::after(RESOLVE_WITHIN).await;
-            None
-        },
-    )
+    let looked_up = smol::future::or(async { smol::net::resolve((host, 0)).await.ok() }, async {
+        smol::Timer::after(RESOLVE_WITHIN).await;
+        None
+    })
     .await;
     match looked_up {
         Some(found) => {
@@ -136,9 +128,7 @@ async fn addresses(host: &str) -> Vec<IpAddr> {
 fn remembered(host: &str, fresh_for: Option<Duration>) -> Option<Vec<IpAddr>> {
     let answers = ANSWERS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let answer = answers.get(host)?;
-    fresh_for
-        .is_none_or(|fresh_for| answer.at.elapsed() < fresh_for)
-        .then(|| answer.addresses.clone())
+    fresh_for.is_none_or(|fresh_for| answer.at.elapsed() < fresh_for).then(|| answer.addresses.clone())
 }
 
 fn remember(host: &str, addresses: &[IpAddr]) {
@@ -147,21 +137,12 @@ fn remember(host: &str, addresses: &[IpAddr]) {
     }
     let mut answers = ANSWERS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     if answers.len() >= MAX_NAMES && !answers.contains_key(host) {
-        let oldest = answers
-            .iter()
-            .min_by_key(|(_, answer)| answer.at)
-            .map(|(name, _)| name.clone());
+        let oldest = answers.iter().min_by_key(|(_, answer)| answer.at).map(|(name, _)| name.clone());
         if let Some(oldest) = oldest {
             answers.remove(&oldest);
         }
     }
-    answers.insert(
-        host.to_owned(),
-        Answer {
-            addresses: addresses.to_vec(),
-            at: Instant::now(),
-        },
-    );
+    answers.insert(host.to_owned(), Answer { addresses: addresses.to_vec(), at: Instant::now() });
 }
 
 #[cfg(test)]
@@ -194,10 +175,7 @@ mod tests {
             username: "user".to_owned(),
             credential: "secret".to_owned(),
         };
-        remember(
-            "two.example",
-            &["192.0.2.9".parse().unwrap(), "2001:db8::9".parse().unwrap()],
-        );
+        remember("two.example", &["192.0.2.9".parse().unwrap(), "2001:db8::9".parse().unwrap()]);
         let servers = [
             server(&["stun:127.0.0.1:1", "stuns:127.0.0.1"]),
             server(&["turn:two.example:2"]),
@@ -206,19 +184,13 @@ mod tests {
         let resolved = smol::block_on(resolve(&servers)).unwrap();
         assert_eq!(
             resolved,
-            [
-                server(&["stun:127.0.0.1:1"]),
-                server(&["turn:192.0.2.9:2", "turn:[2001:db8::9]:2"]),
-            ]
+            [server(&["stun:127.0.0.1:1"]), server(&["turn:192.0.2.9:2", "turn:[2001:db8::9]:2"]),]
         );
     }
 
     #[test]
     fn a_malformed_url_is_an_error() {
-        let server = IceServer {
-            urls: vec!["ftp:x".to_owned()],
-            ..IceServer::default()
-        };
+        let server = IceServer { urls: vec!["ftp:x".to_owned()], ..IceServer::default() };
         let error = smol::block_on(resolve(&[server])).unwrap_err();
         assert!(error.to_string().contains("ftp:x"), "{error}");
     }

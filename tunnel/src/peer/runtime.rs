@@ -28,8 +28,7 @@ use std::{
 
 use nix::sys::socket::{setsockopt, sockopt};
 use webrtc::runtime::{
-    AsyncInterval, AsyncTcpListener, AsyncTcpStream, AsyncUdpSocket, JoinHandle, Runtime,
-    SmolRuntime,
+    AsyncInterval, AsyncTcpListener, AsyncTcpStream, AsyncUdpSocket, JoinHandle, Runtime, SmolRuntime,
 };
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -175,11 +174,7 @@ fn enlarge_buffers(socket: &std::net::UdpSocket) {
 /// brackets, so the port is whatever follows the last colon.
 fn parse_address(host: &str) -> Option<SocketAddr> {
     let (address, port) = host.rsplit_once(':')?;
-    let address: IpAddr = address
-        .trim_start_matches('[')
-        .trim_end_matches(']')
-        .parse()
-        .ok()?;
+    let address: IpAddr = address.trim_start_matches('[').trim_end_matches(']').parse().ok()?;
     Some(SocketAddr::new(address, port.parse().ok()?))
 }
 
@@ -193,11 +188,7 @@ impl Runtime for DriverRuntime {
     }
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
-        if IN_DRIVER.get() {
-            self.turns.sleep(duration)
-        } else {
-            SmolRuntime.sleep(duration)
-        }
+        if IN_DRIVER.get() { self.turns.sleep(duration) } else { SmolRuntime.sleep(duration) }
     }
 
     fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
@@ -205,17 +196,11 @@ impl Runtime for DriverRuntime {
         SmolRuntime.wrap_udp_socket(socket)
     }
 
-    fn wrap_tcp_listener(
-        &self,
-        listener: std::net::TcpListener,
-    ) -> io::Result<Arc<dyn AsyncTcpListener>> {
+    fn wrap_tcp_listener(&self, listener: std::net::TcpListener) -> io::Result<Arc<dyn AsyncTcpListener>> {
         SmolRuntime.wrap_tcp_listener(listener)
     }
 
-    fn connect_tcp<'a>(
-        &'a self,
-        address: SocketAddr,
-    ) -> BoxFuture<'a, io::Result<Arc<dyn AsyncTcpStream>>> {
+    fn connect_tcp<'a>(&'a self, address: SocketAddr) -> BoxFuture<'a, io::Result<Arc<dyn AsyncTcpStream>>> {
         SmolRuntime.connect_tcp(address)
     }
 
@@ -223,9 +208,9 @@ impl Runtime for DriverRuntime {
     /// still, timers and all, for as long as the name server is silent.
     fn resolve_host<'a>(&'a self, host: &'a str) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
         Box::pin(async move {
-            parse_address(host).map(|address| vec![address]).ok_or_else(|| {
-                io::Error::new(io::ErrorKind::InvalidInput, "names are resolved beforehand")
-            })
+            parse_address(host)
+                .map(|address| vec![address])
+                .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "names are resolved beforehand"))
         })
     }
 
@@ -249,9 +234,7 @@ mod tests {
 
     /// Polls one sleep as the driver would; true when it completes at once.
     fn at_once(runtime: &DriverRuntime, duration: Duration) -> bool {
-        Driver(runtime.sleep_in_driver(duration))
-            .now_or_never()
-            .is_some()
+        Driver(runtime.sleep_in_driver(duration)).now_or_never().is_some()
     }
 
     impl DriverRuntime {

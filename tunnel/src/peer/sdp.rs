@@ -229,10 +229,7 @@ mod tests {
             (sdp().replace(":262144", ":1"), Some(SdpError::MessageSize)),
             (sdp().replace(":262144", ":many"), Some(SdpError::MessageSize)),
             (sdp().replace("a=max", "a=min"), Some(SdpError::MessageSize)),
-            (
-                sdp() + &candidate.repeat(MAX_CANDIDATES),
-                Some(SdpError::TooManyCandidates),
-            ),
+            (sdp() + &candidate.repeat(MAX_CANDIDATES), Some(SdpError::TooManyCandidates)),
             (
                 sdp() + "a=candidate:1 1 udp\r\n",
                 Some(SdpError::Candidate(CandidateError::Malformed("priority"))),

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use rtc::{
-    ice::mdns::MulticastDnsMode,
-    peer_connection::configuration::setting_engine::SctpMaxMessageSize,
-};
+use rtc::{ice::mdns::MulticastDnsMode, peer_connection::configuration::setting_engine::SctpMaxMessageSize};
 use webrtc::peer_connection::{
     RTCConfiguration, RTCConfigurationBuilder, RTCIceServer, RTCIceTransportPolicy, SettingEngine,
     SettingEngineBuilder,
@@ -66,21 +63,13 @@ pub(super) fn engine(config: &PeerConfig) -> SettingEngine {
         // The default binds port 5353 and asks the network about every browser's hidden address;
         // those are learned from the browser's own checks.
         .with_multicast_dns_mode(MulticastDnsMode::Disabled)
-        .with_ice_timeouts(
-            Some(consent.disconnected),
-            Some(consent.failed),
-            Some(consent.keepalive),
-        )
+        .with_ice_timeouts(Some(consent.disconnected), Some(consent.failed), Some(consent.keepalive))
         .with_ice_connection_attempts(Some(CHECK_INTERVAL), Some(CHECKS))
         // The default waits 1 s before it accepts an address learned from a check.
         .with_host_acceptance_min_wait(at_once)
         .with_srflx_acceptance_min_wait(at_once)
         .with_prflx_acceptance_min_wait(at_once)
-        .with_relay_acceptance_min_wait(Some(if config.relay_only {
-            Duration::ZERO
-        } else {
-            RELAY_PATIENCE
-        }))
+        .with_relay_acceptance_min_wait(Some(if config.relay_only { Duration::ZERO } else { RELAY_PATIENCE }))
         // Without it an ICE restart keeps the sockets of the address that is gone.
         .with_discard_local_candidates_during_ice_restart(true)
         .with_sctp_max_message_size(SctpMaxMessageSize::Bounded(DECLARED_MESSAGE));
@@ -101,15 +90,8 @@ pub(super) fn configuration(config: &PeerConfig, servers: &[IceServer]) -> RTCCo
             credential: server.credential.clone(),
         })
         .collect();
-    let policy = if config.relay_only {
-        RTCIceTransportPolicy::Relay
-    } else {
-        RTCIceTransportPolicy::All
-    };
-    RTCConfigurationBuilder::default()
-        .with_ice_servers(servers)
-        .with_ice_transport_policy(policy)
-        .build()
+    let policy = if config.relay_only { RTCIceTransportPolicy::Relay } else { RTCIceTransportPolicy::All };
+    RTCConfigurationBuilder::default().with_ice_servers(servers).with_ice_transport_policy(policy).build()
 }
 
 /// Whether any server is a relay.

@@ -1,0 +1,254 @@
+//! The shell around [`crate::ip_change`]: netlink, and STUN probes to the broker.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use async_io::Async;
+use farm_protocol::stun;
+use futures_util::StreamExt;
+use if_watch::IfEvent;
+use if_watch::smol::IfWatcher;
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::ip_change::{Action, Detector, Event, Verdict};
+use crate::progress::Beat;
+
+/// Before a netlink socket that failed is opened again.
+const REOPEN: Duration = Duration::from_secs(1);
+
+/// Verdicts that wait for the owner.
+const QUEUE: usize = 32;
+
+/// A running watch. It ends when this is dropped.
+pub struct AddressWatch {
+    commands: async_channel::Sender<Command>,
+}
+
+/// What the owner is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// The detector's verdict.
+    Verdict(Verdict),
+    /// A probe was answered: the path to the broker works.
+    ProbeAnswered(SocketAddr),
+}
+
+enum Command {
+    Target(Option<SocketAddr>),
+    Echo(IpAddr),
+    Suspect,
+}
+
+impl AddressWatch {
+    /// Starts watching the device's addresses.
+    ///
+    /// # Errors
+    /// Where the netlink socket can't be opened.
+    pub fn start(beat: Beat) -> io::Result<(Self, async_channel::Receiver<Told>)> {
+        let watcher = IfWatcher::new()?;
+        let (commands, commanded) = async_channel::bounded(QUEUE);
+        let (tell, told) = async_channel::bounded(QUEUE);
+        let runner = Runner {
+            detector: Detector::starting(Instant::now()),
+            watcher: Some(watcher),
+            prober: None,
+            random: SystemRandom::new(),
+            tell,
+        };
+        smol::spawn(runner.run(commanded, beat)).detach();
+        Ok((Self { commands }, told))
+    }
+
+    /// Where the broker answers STUN; `None` where it doesn't.
+    pub fn probe_target(&self, target: Option<SocketAddr>) {
+        self.command(Command::Target(target));
+    }
+
+    /// The address that the broker saw on a new connection.
+    pub fn broker_echo(&self, address: IpAddr) {
+        self.command(Command::Echo(address));
+    }
+
+    /// Something makes the address suspect: probe now.
+    pub fn suspect(&self) {
+        self.command(Command::Suspect);
+    }
+
+    fn command(&self, command: Command) {
+        // Full or closed: the next welcome or probe says it again.
+        let _ = self.commands.try_send(command);
+    }
+}
+
+struct Prober {
+    socket: Async<std::net::UdpSocket>,
+    target: SocketAddr,
+    transaction: stun::TransactionId,
+}
+
+struct Runner {
+    detector: Detector,
+    watcher: Option<IfWatcher>,
+    prober: Option<Prober>,
+    random: SystemRandom,
+    tell: async_channel::Sender<Told>,
+}
+
+enum Step {
+    Command(Option<Command>),
+    Interface(Option<io::Result<IfEvent>>),
+    Packet(SocketAddr),
+    Timeout,
+    Reopen,
+    Asked,
+}
+
+impl Runner {
+    async fn run(mut self, commands: async_channel::Receiver<Command>, beat: Beat) {
+        loop {
+            let step = self.step(&commands, &beat).await;
+            let now = Instant::now();
+            match step {
+                Step::Command(None) => return,
+                Step::Command(Some(command)) => self.command(command, now),
+                Step::Interface(Some(Ok(IfEvent::Up(net)))) => {
+                    self.detector.handle(Event::AddressUp(net.addr()), now);
+                }
+                Step::Interface(Some(Ok(IfEvent::Down(net)))) => {
+                    self.detector.handle(Event::AddressDown(net.addr()), now);
+                }
+                Step::Interface(Some(Err(error))) => {
+                    tracing::warn!(%error, "the netlink socket failed and is opened again");
+                    self.watcher = None;
+                }
+                Step::Interface(None) => self.watcher = None,
+                Step::Reopen => self.reopen(now),
+                Step::Packet(address) => {
+                    self.detector.handle(Event::ProbeAnswered(address), now);
+                    // The owner has gone: the commands will close next.
+                    let _ = self.tell.send(Told::ProbeAnswered(address)).await;
+                }
+                Step::Timeout => self.detector.handle_timeout(now),
+                Step::Asked => {}
+            }
+            while let Some(action) = self.detector.poll_action() {
+                match action {
+                    Action::Probe => self.probe(),
+                    Action::Verdict(verdict) => {
+                        let _ = self.tell.send(Told::Verdict(verdict)).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn step(&mut self, commands: &async_channel::Receiver<Command>, beat: &Beat) -> Step {
+        let deadline = self.detector.poll_timeout().map(|(when, _)| when);
+        let watcher = &mut self.watcher;
+        let prober = &self.prober;
+        let interface = async {
+            match watcher {
+                Some(watcher) => Step::Interface(watcher.next().await),
+                None => {
+                    smol::Timer::after(REOPEN).await;
+                    Step::Reopen
+                }
+            }
+        };
+        let packet = async {
+            match prober {
+                Some(prober) => Step::Packet(answer(prober).await),
+                None => std::future::pending().await,
+            }
+        };
+        let timer = async {
+            match deadline {
+                Some(when) => {
+                    smol::Timer::at(when).await;
+                    Step::Timeout
+                }
+                None => std::future::pending().await,
+            }
+        };
+        let command = async { Step::Command(commands.recv().await.ok()) };
+        let asked = async {
+            beat.asked().await;
+            Step::Asked
+        };
+        let first = smol::future::or(command, smol::future::or(interface, packet));
+        smol::future::or(first, smol::future::or(timer, asked)).await
+    }
+
+    fn command(&mut self, command: Command, now: Instant) {
+        match command {
+            Command::Target(target) => {
+                if self.prober.as_ref().map(|p| p.target) == target {
+                    return;
+                }
+                self.prober = target.and_then(|target| match bind(target) {
+                    Ok(socket) => Some(Prober { socket, target, transaction: [0; 12] }),
+                    Err(error) => {
+                        tracing::warn!(%error, "no socket for STUN probes: a change of the public address is noticed later");
+                        None
+                    }
+                });
+                self.detector.handle(Event::ProbeTarget(self.prober.is_some()), now);
+            }
+            Command::Echo(address) => self.detector.handle(Event::BrokerEcho(address), now),
+            Command::Suspect => self.detector.handle(Event::Suspect, now),
+        }
+    }
+
+    /// What changed while the socket was away is found by comparison.
+    fn reopen(&mut self, now: Instant) {
+        match IfWatcher::new() {
+            Ok(watcher) => {
+                let present: Vec<IpAddr> = watcher.iter().map(|net| net.addr()).collect();
+                let gone: Vec<IpAddr> =
+                    self.detector.addresses().filter(|known| !present.contains(known)).collect();
+                gone.into_iter().for_each(|a| self.detector.handle(Event::AddressDown(a), now));
+                present.into_iter().for_each(|a| self.detector.handle(Event::AddressUp(a), now));
+                self.watcher = Some(watcher);
+            }
+            Err(error) => tracing::debug!(%error, "the netlink socket can't be opened yet"),
+        }
+    }
+
+    fn probe(&mut self) {
+        let Some(prober) = &mut self.prober else { return };
+        let mut transaction = [0; 12];
+        if self.random.fill(&mut transaction).is_err() {
+            return;
+        }
+        prober.transaction = transaction;
+        // Unsent is unanswered: the detector repeats it.
+        let _ = prober.socket.get_ref().send_to(&stun::binding_request(&transaction), prober.target);
+    }
+}
+
+/// One socket for all probes of a target: its mapping is what is watched.
+fn bind(target: SocketAddr) -> io::Result<Async<std::net::UdpSocket>> {
+    let any: IpAddr =
+        if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    Async::<std::net::UdpSocket>::bind((any, 0))
+}
+
+/// The mapped address from the answer to the newest probe; other packets are dropped.
+async fn answer(prober: &Prober) -> SocketAddr {
+    let mut packet = [0; stun::MAX_PACKET];
+    loop {
+        match prober.socket.recv_from(&mut packet).await {
+            Ok((length, from)) if from == prober.target => {
+                if let Some(address) = stun::mapped_address(&packet[..length], &prober.transaction) {
+                    return address;
+                }
+            }
+            Ok(_) => {}
+            // An ICMP error of a former probe: the detector's repeats tell.
+            Err(_) => {
+                smol::Timer::after(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
