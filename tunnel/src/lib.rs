@@ -17,6 +17,6 @@ pub mod mux;
 pub mod peer;
 pub mod progress;
 pub mod pump;
-// pub mod recovery;
+pub mod recovery;
 pub mod session;
 pub mod stream;
