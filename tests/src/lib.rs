@@ -2,5 +2,6 @@
 //! to reach through the tunnel, and a harness that runs the real programs.
 #![forbid(unsafe_code)]
 
+pub mod demo;
 pub mod greenhouse;
 pub mod harness;

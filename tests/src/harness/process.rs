@@ -64,7 +64,8 @@ pub fn end_all() {
 }
 
 /// Whether [`end_all`] was called.
-pub(super) fn ending() -> bool {
+#[must_use]
+pub fn ending() -> bool {
     ENDING.load(Ordering::SeqCst)
 }
 

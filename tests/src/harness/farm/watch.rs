@@ -45,7 +45,29 @@ impl Watch {
         wanted: impl Fn(&Value) -> bool,
     ) -> Result<Value, HarnessError> {
         let newest = self.process.newest_line(|line| object(line).is_some());
-        let from = newest.map_or(0, |line| line.number);
+        self.wait_from(newest.map_or(0, |line| line.number), what, within, wanted)
+    }
+
+    /// Waits for a status printed from now on.
+    ///
+    /// # Errors
+    /// When the command ends or none comes `within`.
+    pub fn wait_for_new(
+        &self,
+        what: &str,
+        within: Duration,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Result<Value, HarnessError> {
+        self.wait_from(self.process.mark(), what, within, wanted)
+    }
+
+    fn wait_from(
+        &self,
+        from: u64,
+        what: &str,
+        within: Duration,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Result<Value, HarnessError> {
         let line = self.process.wait_for_line_since(from, what, within, |line| {
             object(line).is_some_and(|status| wanted(&status))
         })?;
