@@ -211,7 +211,9 @@ fn a_peer_that_never_acknowledges_bounds_what_is_kept_for_it() {
         pair.farm.handle_frame(ack(*id, 0, u64::MAX), pair.now).unwrap();
     }
     for _ in 0..50 {
-        ids.iter().for_each(|id| drop(write(&mut pair.farm, *id, 100_000)));
+        for id in &ids {
+            write(&mut pair.farm, *id, 100_000);
+        }
         drain(&mut pair.farm, pair.now);
         assert!(pair.farm.usage.in_flight <= IN_FLIGHT_LIMIT);
     }

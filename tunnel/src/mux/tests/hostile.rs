@@ -64,15 +64,24 @@ fn step() -> impl Strategy<Value = Step> {
 
 fn take(mux: &mut Mux, step: Step, now: &mut Instant) {
     match step {
-        Step::Frame(frame) => drop(mux.handle_frame(frame, *now)),
+        Step::Frame(frame) => {
+            let _ = mux.handle_frame(frame, *now);
+        }
         Step::Resume(states) => {
             mux.hello();
-            drop(mux.resume(&states, *now));
+            // Either answer is right; what counts is the state after it.
+            let _ = mux.resume(&states, *now);
         }
         Step::CarrierLost => mux.carrier_lost(),
-        Step::Open => drop(mux.open("greenhouse")),
-        Step::Write(id, len) => drop(mux.write(id, &mut Bytes::from(vec![0; len]))),
-        Step::Finish(id) => drop(mux.finish(id)),
+        Step::Open => {
+            let _ = mux.open("greenhouse");
+        }
+        Step::Write(id, len) => {
+            let _ = mux.write(id, &mut Bytes::from(vec![0; len]));
+        }
+        Step::Finish(id) => {
+            let _ = mux.finish(id);
+        }
         Step::Reset(id) => mux.reset(id, ResetReason::Aborted),
         Step::Read(id, max) => drop(mux.read(id, max, *now)),
         Step::Transmit(count) => (0..count).for_each(|_| drop(mux.poll_transmit(*now))),
@@ -103,7 +112,7 @@ pub(super) fn check(mux: &Mux) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_a_peer_sends_breaks_this_end(
@@ -125,7 +134,7 @@ fn events_that_nobody_takes_stay_bounded() {
     let mut farm = Mux::new(Role::Farm, Config::default());
     let now = Instant::now();
     farm.resume(&[], now).unwrap();
-    for stream in 1..100_000 {
+    for stream in 1..20_000 {
         let open = Frame::Open { stream, target: "greenhouse".to_owned(), credit: 0 };
         farm.handle_frame(open, now).unwrap();
         farm.handle_frame(Frame::Reset { stream, reason: ResetReason::Other }, now).unwrap();

@@ -1,9 +1,11 @@
 //! Two ends, random programs on top, and carriers that are cut at random:
 //! every byte arrives once, in order, and every stream comes to an end.
 
+mod parts;
 mod world;
 
-use world::{Plan, World};
+use parts::{Plan, Tally};
+use world::World;
 
 /// Seeds of every test run. More by hand: `MUX_SEEDS=100000 cargo test`.
 const SEEDS: u64 = 2500;
@@ -12,13 +14,13 @@ fn seeds() -> u64 {
     std::env::var("MUX_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(SEEDS)
 }
 
-fn run(seed: u64, plan: Plan) -> Result<world::Tally, String> {
+fn run(seed: u64, plan: Plan) -> Result<Tally, String> {
     World::new(seed, plan).run().map_err(|what| format!("seed {seed}, {plan:?}: {what}"))
 }
 
 #[test]
 fn streams_survive_carriers_cut_at_random() {
-    let mut total = world::Tally::default();
+    let mut total = Tally::default();
     for seed in 0..seeds() {
         let tally = run(seed, Plan::default()).unwrap_or_else(|what| panic!("{what}"));
         total.add(&tally);
@@ -33,7 +35,7 @@ fn streams_survive_carriers_cut_at_random() {
 #[test]
 fn a_restarted_farm_leaves_no_stream_hanging() {
     let plan = Plan { farm_restarts: true, ..Plan::default() };
-    let mut total = world::Tally::default();
+    let mut total = Tally::default();
     for seed in 0..seeds() / 2 {
         total.add(&run(seed, plan).unwrap_or_else(|what| panic!("{what}")));
     }

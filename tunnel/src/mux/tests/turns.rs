@@ -14,7 +14,9 @@ fn no_more_is_on_the_way_than_the_carrier_holds() {
     let config = Config { in_flight_limit: 200_000, ..Config::default() };
     let mut pair = Pair::with_config(config);
     let ids: Vec<StreamId> = (0..4).map(|_| pair.open()).collect();
-    ids.iter().for_each(|id| drop(write(&mut pair.farm, *id, SEND_BUFFER)));
+    for id in &ids {
+        write(&mut pair.farm, *id, SEND_BUFFER);
+    }
     let frames = drain(&mut pair.farm, pair.now);
     let charge: usize = frames.iter().map(|frame| size(frame) + FRAME_CHARGE).sum();
     assert!((150_000..=200_000).contains(&charge), "{charge}");
@@ -70,7 +72,9 @@ fn a_keystroke_goes_before_the_bulk_even_when_the_carrier_is_full() {
     let mut pair = Pair::new();
     let bulk: Vec<StreamId> = (0..8).map(|_| pair.open()).collect();
     let shell = pair.open();
-    bulk.iter().for_each(|id| drop(write(&mut pair.farm, *id, SEND_BUFFER)));
+    for id in &bulk {
+        write(&mut pair.farm, *id, SEND_BUFFER);
+    }
     assert!(pair.farm.poll_transmit(pair.now).is_some());
     write(&mut pair.farm, shell, 1);
     assert_eq!(pair.farm.poll_transmit(pair.now), Some(data(shell, 0, b"x")));
@@ -105,7 +109,9 @@ fn small_writes_are_sent_at_once_but_together_when_they_had_to_wait() {
     let id = pair.open();
     write(&mut pair.phone, id, 3);
     assert_eq!(drain(&mut pair.phone, pair.now).len(), 1);
-    (0..1000).for_each(|_| drop(write(&mut pair.phone, id, 3)));
+    for _ in 0..1000 {
+        write(&mut pair.phone, id, 3);
+    }
     let sizes: Vec<usize> = drain(&mut pair.phone, pair.now).iter().map(size).collect();
     assert_eq!(sizes, [3000]);
 }
