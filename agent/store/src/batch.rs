@@ -86,10 +86,7 @@ impl Batch {
         raw: Vec<u8>,
         stored: Option<Vec<u8>>,
     ) -> Result<&mut Self, Error> {
-        let replaced = self
-            .writes
-            .get(&raw)
-            .map_or(0, |old| write_bytes(&raw, old.as_deref()));
+        let replaced = self.writes.get(&raw).map_or(0, |old| write_bytes(&raw, old.as_deref()));
         let bytes = self.bytes - replaced + write_bytes(&raw, stored.as_deref());
         if bytes > MAX_BATCH_BYTES {
             return Err(Error::BatchTooLarge { table, bytes });
@@ -127,10 +124,7 @@ mod tests {
         }
         assert_eq!(fitted, 15);
         let before = batch.bytes();
-        assert!(matches!(
-            batch.put(&BLOBS, &99, &value),
-            Err(Error::BatchTooLarge { .. })
-        ));
+        assert!(matches!(batch.put(&BLOBS, &99, &value), Err(Error::BatchTooLarge { .. })));
         assert_eq!(batch.bytes(), before);
         // Replacing a write is not one more, and removing frees its bytes.
         batch.put(&BLOBS, &0, &value).unwrap();

@@ -7,8 +7,9 @@ use crate::{
     aside::{self, Aside},
     batch::{MAX_BATCH_BYTES, Writes, write_bytes},
     codec,
-    engine::{self, Caution, Engine, Failure},
+    engine::{self, Caution, Engine},
     error::{Doing, OpenError},
+    failure::Failure,
     files,
     layout::Layout,
     meta::{META_KEY, Meta},
@@ -36,11 +37,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options {
-            schema: 0,
-            wall_time: 0,
-            lock_wait: Duration::from_secs(5),
-        }
+        Options { schema: 0, wall_time: 0, lock_wait: Duration::from_secs(5) }
     }
 }
 
@@ -72,18 +69,12 @@ pub(crate) fn bring_up(layout: &Layout, options: &Options, caution: Caution) -> 
 
     let nothing_found = mirror.best.is_none() && mirror.damaged.is_empty();
     if nothing_found && !created && plan.meta.commit > 0 {
-        alarms.push(Alarm::MirrorDamaged {
-            file: layout.mirror(),
-            why: "missing".to_owned(),
-        });
+        alarms.push(Alarm::MirrorDamaged { file: layout.mirror(), why: "missing".to_owned() });
     }
     alarms.extend(plan.alarms);
     for (file, why) in &mirror.damaged {
         mirror::set_aside(file)?;
-        alarms.push(Alarm::MirrorDamaged {
-            file: file.clone(),
-            why: why.clone(),
-        });
+        alarms.push(Alarm::MirrorDamaged { file: file.clone(), why: why.clone() });
     }
     let mirrored = match &mirror.best {
         Some(best) if !plan.write_mirror && mirror.damaged.is_empty() => best.meta.commit,
@@ -118,11 +109,7 @@ fn check_schema(layout: &Layout, found: u32, options: &Options) -> Result<(), Op
     if found <= options.schema {
         return Ok(());
     }
-    Err(OpenError::NewerSchema {
-        path: layout.root().to_path_buf(),
-        found,
-        supported: options.schema,
-    })
+    Err(OpenError::NewerSchema { path: layout.root().to_path_buf(), found, supported: options.schema })
 }
 
 /// Opens the database that is there; `None` when there is none that can be
@@ -202,11 +189,9 @@ impl Stop {
     fn into_error(self, layout: &Layout) -> OpenError {
         match self {
             Stop::Error(e) => e,
-            Stop::Damaged(why) => OpenError::Io {
-                doing: "creating",
-                path: layout.store(),
-                source: std::io::Error::other(why),
-            },
+            Stop::Damaged(why) => {
+                OpenError::Io { doing: "creating", path: layout.store(), source: std::io::Error::other(why) }
+            }
         }
     }
 }
@@ -215,10 +200,7 @@ fn stop_for(layout: &Layout, failure: Failure) -> Stop {
     let path = layout.store();
     match failure {
         Failure::Damaged(why) => Stop::Damaged(why),
-        Failure::Busy => Stop::Error(OpenError::InUse {
-            path: layout.root().to_path_buf(),
-            pid: None,
-        }),
+        Failure::Busy => Stop::Error(OpenError::InUse { path: layout.root().to_path_buf(), pid: None }),
         Failure::OtherEngine(why) => Stop::Error(OpenError::OtherEngine { path, why }),
         Failure::Io(e) => Stop::Error(OpenError::from_io("opening", &path, e)),
     }
@@ -237,11 +219,9 @@ fn open_and_load(
     }
     let engine = Engine::open(layout, options.lock_wait, caution).map_err(stop)?;
     if caution.read_everything {
-        engine
-            .visit(&everything(), false, |_, _| ControlFlow::Continue(()))
-            .map_err(stop)?;
+        engine.visit(&everything(), false, |_, _| ControlFlow::Continue(())).map_err(stop)?;
     }
-    let loaded = load(&engine, mirror, options).map_err(stop)?;
+    let loaded = load(&engine).map_err(stop)?;
     if let Some(meta) = &loaded.meta {
         check_schema(layout, meta.schema, options).map_err(Stop::Error)?;
     }
@@ -251,24 +231,15 @@ fn open_and_load(
     Ok((engine, plan))
 }
 
-fn load(engine: &Engine, mirror: &Found, options: &Options) -> Result<Loaded, Failure> {
-    let meta = match engine.get(META_KEY)? {
-        Some(stored) => {
-            Meta::unseal(&stored).ok_or_else(|| Failure::Damaged("its own record is damaged".to_owned()))?
-        }
-        // It is the first that is ever written: all commits are lost.
-        None => Meta {
-            schema: mirror
-                .best
-                .as_ref()
-                .map_or(options.schema, |best| best.meta.schema),
-            ..Meta::default()
-        },
-    };
-    let mut loaded = Loaded {
-        meta: Some(meta),
-        ..Loaded::default()
-    };
+fn load(engine: &Engine) -> Result<Loaded, Failure> {
+    // It is the first that is written, before the marker: a finished database
+    // without it is one that sled took for empty.
+    let meta = engine
+        .get(META_KEY)?
+        .as_deref()
+        .and_then(Meta::unseal)
+        .ok_or_else(|| Failure::Damaged("its first record is gone or damaged".to_owned()))?;
+    let mut loaded = Loaded { meta: Some(meta), ..Loaded::default() };
     engine.visit(&all_vital(), false, |raw, stored| {
         if codec::unseal(raw, stored).is_some() {
             loaded.vital.set(raw.to_vec(), Some(stored.to_vec()));
@@ -303,15 +274,9 @@ fn carry_out(engine: &Engine, plan: &Plan) -> Result<(), Failure> {
 }
 
 fn all_vital() -> RawRange {
-    RawRange {
-        low: std::ops::Bound::Included(vec![VITAL]),
-        high: std::ops::Bound::Excluded(vec![VITAL + 1]),
-    }
+    RawRange { low: std::ops::Bound::Included(vec![VITAL]), high: std::ops::Bound::Excluded(vec![VITAL + 1]) }
 }
 
 fn everything() -> RawRange {
-    RawRange {
-        low: std::ops::Bound::Unbounded,
-        high: std::ops::Bound::Unbounded,
-    }
+    RawRange { low: std::ops::Bound::Unbounded, high: std::ops::Bound::Unbounded }
 }

@@ -44,9 +44,7 @@ fn prepare(path: &Path) -> Result<Layout, OpenError> {
     files::create_dirs(path).doing("creating", path)?;
     let metadata = fs::metadata(path).doing("looking at", path)?;
     if !metadata.is_dir() {
-        return Err(OpenError::NotADirectory {
-            path: path.to_path_buf(),
-        });
+        return Err(OpenError::NotADirectory { path: path.to_path_buf() });
     }
     let user = nix::unistd::geteuid().as_raw();
     check_owner(path, metadata.uid(), user)?;
@@ -67,11 +65,7 @@ fn check_owner(path: &Path, owner: u32, user: u32) -> Result<(), OpenError> {
     if owner == user {
         return Ok(());
     }
-    Err(OpenError::WrongOwner {
-        path: path.to_path_buf(),
-        owner,
-        user,
-    })
+    Err(OpenError::WrongOwner { path: path.to_path_buf(), owner, user })
 }
 
 fn lock(layout: &Layout, wait: Duration) -> Result<File, OpenError> {
@@ -95,10 +89,7 @@ fn lock(layout: &Layout, wait: Duration) -> Result<File, OpenError> {
         // A store dropped without `close` lets go when its writer has ended;
         // another process is not going to.
         if pid != Some(std::process::id()) || Instant::now() >= deadline {
-            return Err(OpenError::InUse {
-                path: layout.root().to_path_buf(),
-                pid,
-            });
+            return Err(OpenError::InUse { path: layout.root().to_path_buf(), pid });
         }
         thread::sleep(LOCK_POLL);
     }

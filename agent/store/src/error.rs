@@ -119,18 +119,12 @@ impl OpenError {
     /// Whether trying again later may work without anybody changing the
     /// configuration: wait and report, never give up.
     pub fn may_pass(&self) -> bool {
-        matches!(
-            self,
-            Self::InUse { .. } | Self::DiskFull { .. } | Self::ReadOnly { .. } | Self::Io { .. }
-        )
+        matches!(self, Self::InUse { .. } | Self::DiskFull { .. } | Self::ReadOnly { .. } | Self::Io { .. })
     }
 }
 
 fn holder(pid: &Option<u32>) -> String {
-    pid.map_or_else(
-        || "another process".to_owned(),
-        |pid| format!("another process (pid {pid})"),
-    )
+    pid.map_or_else(|| "another process".to_owned(), |pid| format!("another process (pid {pid})"))
 }
 
 /// Adds to an I/O error what was being done, on what.
@@ -232,18 +226,9 @@ mod tests {
     #[test]
     fn messages_name_the_path_and_the_way_out() {
         let path = PathBuf::from("/var/lib/farm");
-        let text = OpenError::InUse {
-            path: path.clone(),
-            pid: Some(7),
-        }
-        .to_string();
+        let text = OpenError::InUse { path: path.clone(), pid: Some(7) }.to_string();
         assert!(text.contains("/var/lib/farm") && text.contains("pid 7") && text.contains("--state"));
-        let text = OpenError::WrongOwner {
-            path: path.clone(),
-            owner: 5,
-            user: 6,
-        }
-        .to_string();
+        let text = OpenError::WrongOwner { path: path.clone(), owner: 5, user: 6 }.to_string();
         assert!(text.contains("owned by uid 5") && text.contains("run as uid 5"));
     }
 

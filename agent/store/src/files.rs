@@ -37,12 +37,8 @@ pub(crate) fn create_dirs(path: &Path) -> io::Result<()> {
 
 /// Writes a file with these contents and fsyncs it; not yet its directory.
 pub(crate) fn write_synced(path: &Path, contents: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(PRIVATE_FILE)
-        .open(path)?;
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(PRIVATE_FILE).open(path)?;
     file.write_all(contents)?;
     file.sync_all()
 }

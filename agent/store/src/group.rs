@@ -28,10 +28,7 @@ impl Group {
     /// The group after `meta`, over these vital records.
     pub(crate) fn after(meta: &Meta, vital: &Vital) -> Self {
         Group {
-            meta: Meta {
-                commit: meta.commit + 1,
-                ..*meta
-            },
+            meta: Meta { commit: meta.commit + 1, ..*meta },
             writes: Writes::new(),
             bytes: 0,
             batches: 0,
@@ -104,11 +101,7 @@ mod tests {
     const LARGE: Table<u64, serde_bytes::ByteBuf> = Table::vital("large");
 
     fn start() -> (Meta, Vital) {
-        let meta = Meta {
-            schema: 1,
-            commit: 10,
-            vital_commit: 4,
-        };
+        let meta = Meta { schema: 1, commit: 10, vital_commit: 4 };
         (meta, Vital::default())
     }
 

@@ -53,6 +53,7 @@ mod codec;
 mod directory;
 mod engine;
 mod error;
+mod failure;
 mod files;
 mod group;
 mod key;

@@ -46,11 +46,7 @@ mod tests {
 
     #[test]
     fn reads_back() {
-        let meta = Meta {
-            schema: 3,
-            commit: u64::MAX - 1,
-            vital_commit: 1 << 40,
-        };
+        let meta = Meta { schema: 3, commit: u64::MAX - 1, vital_commit: 1 << 40 };
         assert_eq!(Meta::unseal(&meta.seal()), Some(meta));
         assert_eq!(Meta::unseal(&codec::seal(META_KEY, &[0; BYTES - 1])), None);
         assert_eq!(Meta::unseal(&codec::seal(META_KEY, &[0; BYTES + 1])), None);

@@ -151,20 +151,13 @@ fn encode(meta: &Meta, vital: &Vital) -> Result<Vec<u8>, String> {
         schema: meta.schema,
         commit: meta.commit,
         vital_commit: meta.vital_commit,
-        records: vital
-            .iter()
-            .map(|(raw, stored)| (Bytes::new(raw), Bytes::new(stored)))
-            .collect(),
+        records: vital.iter().map(|(raw, stored)| (Bytes::new(raw), Bytes::new(stored))).collect(),
     })?;
     wrap(&body)
 }
 
 fn wrap(body: &[u8]) -> Result<Vec<u8>, String> {
-    codec::encode(&Envelope {
-        format: FORMAT,
-        crc32: crc32fast::hash(body),
-        body: Bytes::new(body),
-    })
+    codec::encode(&Envelope { format: FORMAT, crc32: crc32fast::hash(body), body: Bytes::new(body) })
 }
 
 fn decode(contents: &[u8]) -> Result<Mirror, String> {
@@ -189,11 +182,7 @@ fn decode(contents: &[u8]) -> Result<Mirror, String> {
         vital.set(raw.into_vec(), Some(stored.into_vec()));
     }
     Ok(Mirror {
-        meta: Meta {
-            schema: body.schema,
-            commit: body.commit,
-            vital_commit: body.vital_commit,
-        },
+        meta: Meta { schema: body.schema, commit: body.commit, vital_commit: body.vital_commit },
         vital,
     })
 }
@@ -206,14 +195,7 @@ mod tests {
     fn mirror(commit: u64) -> Mirror {
         let mut vital = Vital::default();
         vital.set(b"vphones\0a".to_vec(), Some(vec![commit as u8; 40]));
-        Mirror {
-            meta: Meta {
-                schema: 2,
-                commit,
-                vital_commit: commit,
-            },
-            vital,
-        }
+        Mirror { meta: Meta { schema: 2, commit, vital_commit: commit }, vital }
     }
 
     fn layout() -> (tempfile::TempDir, Layout) {
@@ -281,11 +263,7 @@ mod tests {
         assert!(find(&layout).unwrap().damaged.is_empty());
         // Between the renames.
         fs::rename(layout.mirror(), layout.mirror_older()).unwrap();
-        fs::write(
-            layout.mirror_new(),
-            encode(&mirror(3).meta, &mirror(3).vital).unwrap(),
-        )
-        .unwrap();
+        fs::write(layout.mirror_new(), encode(&mirror(3).meta, &mirror(3).vital).unwrap()).unwrap();
         assert_eq!(find(&layout).unwrap().best, Some(mirror(3)));
         assert!(find(&layout).unwrap().damaged.is_empty());
         put(&layout, &mirror(4));

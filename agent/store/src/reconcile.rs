@@ -42,10 +42,7 @@ pub(crate) struct Plan {
 /// Why the database can't be used next to this mirror: put it aside.
 pub(crate) fn reconcile(db: &Loaded, mirror: Option<&Mirror>, schema: u32) -> Result<Plan, &'static str> {
     let is_new = db.meta.is_none();
-    let fallback = Meta {
-        schema: mirror.map_or(schema, |mirror| mirror.meta.schema),
-        ..Meta::default()
-    };
+    let fallback = Meta { schema: mirror.map_or(schema, |mirror| mirror.meta.schema), ..Meta::default() };
     let found = db.meta.unwrap_or(fallback);
     let mut alarms = Vec::new();
     let mut meta = found;
@@ -58,10 +55,7 @@ pub(crate) fn reconcile(db: &Loaded, mirror: Option<&Mirror>, schema: u32) -> Re
             return Err("it has lost its newest commits, a schema migration among them");
         }
         if tail_lost && !is_new {
-            alarms.push(Alarm::TailLost {
-                expected: mirror.meta.commit,
-                found: found.commit,
-            });
+            alarms.push(Alarm::TailLost { expected: mirror.meta.commit, found: found.commit });
         }
         meta.commit = found.commit.max(mirror.meta.commit);
 
@@ -80,16 +74,10 @@ pub(crate) fn reconcile(db: &Loaded, mirror: Option<&Mirror>, schema: u32) -> Re
                     restored += 1;
                 }
             }
-            alarms.push(Alarm::VitalDamaged {
-                restored,
-                lost: db.damaged.len() - restored,
-            });
+            alarms.push(Alarm::VitalDamaged { restored, lost: db.damaged.len() - restored });
         }
     } else if !db.damaged.is_empty() {
-        alarms.push(Alarm::VitalDamaged {
-            restored: 0,
-            lost: db.damaged.len(),
-        });
+        alarms.push(Alarm::VitalDamaged { restored: 0, lost: db.damaged.len() });
     }
 
     let mut writes = vital.difference_from(&db.vital);
@@ -120,11 +108,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn meta(schema: u32, commit: u64, vital_commit: u64) -> Meta {
-        Meta {
-            schema,
-            commit,
-            vital_commit,
-        }
+        Meta { schema, commit, vital_commit }
     }
 
     fn vital(records: &[(u8, u8)]) -> Vital {
@@ -136,18 +120,11 @@ mod tests {
     }
 
     fn loaded(meta: Meta, records: &[(u8, u8)]) -> Loaded {
-        Loaded {
-            meta: Some(meta),
-            vital: vital(records),
-            damaged: Vec::new(),
-        }
+        Loaded { meta: Some(meta), vital: vital(records), damaged: Vec::new() }
     }
 
     fn mirror(meta: Meta, records: &[(u8, u8)]) -> Mirror {
-        Mirror {
-            meta,
-            vital: vital(records),
-        }
+        Mirror { meta, vital: vital(records) }
     }
 
     #[test]
@@ -182,13 +159,7 @@ mod tests {
         assert_eq!(plan.writes.len(), 3, "a revoked phone must not come back");
         assert_eq!(plan.meta, meta(1, 9, 8));
         assert_eq!(plan.restored, 3);
-        assert_eq!(
-            plan.alarms,
-            [Alarm::TailLost {
-                expected: 8,
-                found: 5
-            }]
-        );
+        assert_eq!(plan.alarms, [Alarm::TailLost { expected: 8, found: 5 }]);
     }
 
     #[test]

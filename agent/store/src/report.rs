@@ -88,36 +88,30 @@ impl fmt::Display for Alarm {
                 "the database had lost its marker and was moved to {}; a new one was started, check the card",
                 to.display()
             ),
-            Self::DatabaseMissing => write!(
-                f,
-                "the database is gone; a new one was started with the mirror's vital records"
-            ),
+            Self::DatabaseMissing => {
+                write!(f, "the database is gone; a new one was started with the mirror's vital records")
+            }
             Self::TailLost { expected, found } => write!(
                 f,
                 "the newest {} commits are gone from the database, check the card",
                 expected.saturating_sub(*found)
             ),
-            Self::VitalDamaged { restored, lost } => write!(
-                f,
-                "vital records were damaged: {restored} restored, {lost} lost; check the card"
-            ),
+            Self::VitalDamaged { restored, lost } => {
+                write!(f, "vital records were damaged: {restored} restored, {lost} lost; check the card")
+            }
             Self::VitalLost => write!(
                 f,
                 "identity and pairings are lost: database and mirror were both unreadable; pair again, or put back what was moved aside"
             ),
-            Self::MirrorDamaged { file, why } => write!(
-                f,
-                "{} was damaged ({why}) and was written anew, check the card",
-                file.display()
-            ),
-            Self::SettingsDamaged => write!(
-                f,
-                "the database's settings file was damaged and was written anew, check the card"
-            ),
-            Self::ValueDamaged { table } => write!(
-                f,
-                "a record of table {table} is damaged on the disk, check the card"
-            ),
+            Self::MirrorDamaged { file, why } => {
+                write!(f, "{} was damaged ({why}) and was written anew, check the card", file.display())
+            }
+            Self::SettingsDamaged => {
+                write!(f, "the database's settings file was damaged and was written anew, check the card")
+            }
+            Self::ValueDamaged { table } => {
+                write!(f, "a record of table {table} is damaged on the disk, check the card")
+            }
         }
     }
 }

@@ -13,8 +13,9 @@ use crate::{
     batch::Batch,
     bring_up::{Options, bring_up},
     directory::Claim,
-    engine::{Caution, Failure},
+    engine::Caution,
     error::{Error, OpenError},
+    failure::Failure,
     key::Key,
     report::{Alarm, Counters, OpenReport},
     shared::{Counts, Shared},
@@ -99,10 +100,7 @@ impl Store {
             self.check_open()?;
             self.shared.vital().raw_get(&raw).map(<[u8]>::to_vec)
         } else {
-            self.shared
-                .engine()?
-                .get(&raw)
-                .map_err(|failure| self.read_failed(&failure))?
+            self.shared.engine()?.get(&raw).map_err(|failure| self.read_failed(&failure))?
         };
         stored
             .map(|stored| table.unseal(&raw, &stored))
@@ -229,9 +227,7 @@ impl Store {
             if found.len() >= limit {
                 return ControlFlow::Break(());
             }
-            let record = table
-                .read_key(raw)
-                .and_then(|key| Ok((key, table.unseal(raw, stored)?)));
+            let record = table.read_key(raw).and_then(|key| Ok((key, table.unseal(raw, stored)?)));
             match record {
                 Ok(record) => found.push(record),
                 Err(error @ Error::Damaged { .. }) => self.note_damage(&error),
@@ -291,11 +287,7 @@ fn visit_vital(
     mut visitor: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
 ) {
     let mut records = vital.raw_range(range);
-    while let Some((raw, stored)) = if backwards {
-        records.next_back()
-    } else {
-        records.next()
-    } {
+    while let Some((raw, stored)) = if backwards { records.next_back() } else { records.next() } {
         if visitor(raw, stored).is_break() {
             break;
         }

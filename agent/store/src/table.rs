@@ -73,11 +73,7 @@ impl<K, V> Table<K, V> {
             );
             i += 1;
         }
-        Table {
-            name,
-            kind,
-            types: PhantomData,
-        }
+        Table { name, kind, types: PhantomData }
     }
 
     /// The table's name.
@@ -105,10 +101,7 @@ impl<K: Key, V> Table<K, V> {
         let mut raw = self.prefix();
         key.write(&mut raw);
         if raw.len() > MAX_KEY_BYTES {
-            return Err(Error::KeyTooLarge {
-                table: self.name,
-                bytes: raw.len(),
-            });
+            return Err(Error::KeyTooLarge { table: self.name, bytes: raw.len() });
         }
         Ok(raw)
     }
@@ -116,10 +109,7 @@ impl<K: Key, V> Table<K, V> {
     pub(crate) fn read_key(&self, raw: &[u8]) -> Result<K, Error> {
         raw.get(self.name.len() + 2..)
             .and_then(K::read)
-            .ok_or(Error::Decode {
-                table: self.name,
-                why: "a key is not of the table's key type".to_owned(),
-            })
+            .ok_or(Error::Decode { table: self.name, why: "a key is not of the table's key type".to_owned() })
     }
 
     /// The range of raw keys for a range of keys.
@@ -146,24 +136,15 @@ impl<K: Key, V> Table<K, V> {
     pub(crate) fn raw_prefix(&self, first: &impl Key) -> RawRange {
         let mut raw = self.prefix();
         first.write(&mut raw);
-        RawRange {
-            high: Bound::Excluded(successor(raw.clone())),
-            low: Bound::Included(raw),
-        }
+        RawRange { high: Bound::Excluded(successor(raw.clone())), low: Bound::Included(raw) }
     }
 }
 
 impl<K, V: Serialize> Table<K, V> {
     pub(crate) fn seal(&self, raw_key: &[u8], value: &V) -> Result<Vec<u8>, Error> {
-        let encoded = codec::encode(value).map_err(|why| Error::Encode {
-            table: self.name,
-            why,
-        })?;
+        let encoded = codec::encode(value).map_err(|why| Error::Encode { table: self.name, why })?;
         if encoded.len() > MAX_VALUE_BYTES {
-            return Err(Error::ValueTooLarge {
-                table: self.name,
-                bytes: encoded.len(),
-            });
+            return Err(Error::ValueTooLarge { table: self.name, bytes: encoded.len() });
         }
         Ok(codec::seal(raw_key, &encoded))
     }
@@ -172,10 +153,7 @@ impl<K, V: Serialize> Table<K, V> {
 impl<K, V: DeserializeOwned> Table<K, V> {
     pub(crate) fn unseal(&self, raw_key: &[u8], stored: &[u8]) -> Result<V, Error> {
         let encoded = codec::unseal(raw_key, stored).ok_or(Error::Damaged { table: self.name })?;
-        codec::decode(encoded).map_err(|why| Error::Decode {
-            table: self.name,
-            why,
-        })
+        codec::decode(encoded).map_err(|why| Error::Decode { table: self.name, why })
     }
 }
 
@@ -220,11 +198,7 @@ mod tests {
 
     #[test]
     fn tables_do_not_share_keys() {
-        let keys = [
-            SMALL.raw_key(&7).unwrap(),
-            LONGER.raw_key(&7).unwrap(),
-            SAME_NAME.raw_key(&7).unwrap(),
-        ];
+        let keys = [SMALL.raw_key(&7).unwrap(), LONGER.raw_key(&7).unwrap(), SAME_NAME.raw_key(&7).unwrap()];
         for (table, own) in [&SMALL, &LONGER, &SAME_NAME].into_iter().zip(0..) {
             let range = table.raw_range(&(..));
             for (i, key) in keys.iter().enumerate() {
@@ -242,14 +216,8 @@ mod tests {
         let fits = serde_bytes::ByteBuf::from(vec![1; MAX_VALUE_BYTES - 3]);
         assert!(table.seal(&raw, &fits).is_ok());
         let over = serde_bytes::ByteBuf::from(vec![1; MAX_VALUE_BYTES - 2]);
-        assert!(matches!(
-            table.seal(&raw, &over),
-            Err(Error::ValueTooLarge { table: "blob", .. })
-        ));
-        assert!(matches!(
-            table.raw_key(&"k".repeat(MAX_KEY_BYTES)),
-            Err(Error::KeyTooLarge { .. })
-        ));
+        assert!(matches!(table.seal(&raw, &over), Err(Error::ValueTooLarge { table: "blob", .. })));
+        assert!(matches!(table.raw_key(&"k".repeat(MAX_KEY_BYTES)), Err(Error::KeyTooLarge { .. })));
     }
 
     #[test]

@@ -44,9 +44,7 @@ impl Vital {
     /// When the record is damaged or not of the table's type.
     pub fn get<K: Key, V: DeserializeOwned>(&self, table: &Table<K, V>, key: &K) -> Result<Option<V>, Error> {
         let raw = table.raw_key(key)?;
-        self.raw_get(&raw)
-            .map(|stored| table.unseal(&raw, stored))
-            .transpose()
+        self.raw_get(&raw).map(|stored| table.unseal(&raw, stored)).transpose()
     }
 
     /// All records of a vital table whose keys are in `range`.
@@ -93,9 +91,7 @@ impl Vital {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.records
-            .iter()
-            .map(|(raw, stored)| (raw.as_slice(), stored.as_slice()))
+        self.records.iter().map(|(raw, stored)| (raw.as_slice(), stored.as_slice()))
     }
 
     pub(crate) fn set(&mut self, raw: Vec<u8>, stored: Option<Vec<u8>>) {

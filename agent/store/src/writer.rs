@@ -15,8 +15,9 @@ use crate::{
     batch::Batch,
     bring_up::{Options, Up, bring_up},
     directory::Claim,
-    engine::{self, Caution, Engine, Failure, PAGE_BYTES},
+    engine::{self, Caution, Engine, PAGE_BYTES},
     error::{Error, OpenError},
+    failure::Failure,
     group::{Group, MAX_GROUP_BATCHES},
     meta::Meta,
     mirror,
@@ -45,10 +46,7 @@ const INSPECT_EVERY: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) enum Request {
     /// Make a batch durable, then answer.
-    Commit {
-        batch: Batch,
-        reply: Sender<Result<(), Error>>,
-    },
+    Commit { batch: Batch, reply: Sender<Result<(), Error>> },
     /// A read met damage: look at everything.
     Inspect,
     /// Finish, release the directory, then answer.
@@ -142,13 +140,11 @@ impl Writer {
         let received = match self.state {
             State::Up(_) => self.requests.recv_blocking(),
             State::Down { next_try, .. } => {
-                let waited = smol::block_on(smol::future::or(
-                    async { Some(self.requests.recv().await) },
-                    async {
+                let waited =
+                    smol::block_on(smol::future::or(async { Some(self.requests.recv().await) }, async {
                         smol::Timer::at(next_try).await;
                         None
-                    },
-                ));
+                    }));
                 match waited {
                     Some(received) => received,
                     None => return Next::TryAgain,
@@ -247,10 +243,7 @@ impl Writer {
         let counts = &self.shared.counts;
         Counts::add(&counts.mirror_writes, 1);
         // The file's pages, and the directory's for the renames.
-        Counts::add(
-            &counts.bytes_written,
-            bytes.next_multiple_of(PAGE_BYTES) + PAGE_BYTES,
-        );
+        Counts::add(&counts.bytes_written, bytes.next_multiple_of(PAGE_BYTES) + PAGE_BYTES);
         Ok(())
     }
 
@@ -259,10 +252,8 @@ impl Writer {
     fn go_down(&mut self, failure: &Failure) {
         let why = failure.text();
         tracing::error!(why, "the store failed, it will be opened again");
-        let caution = Caution {
-            distrust_cache: true,
-            read_everything: matches!(failure, Failure::Damaged(_)),
-        };
+        let caution =
+            Caution { distrust_cache: true, read_everything: matches!(failure, Failure::Damaged(_)) };
         self.set_down(caution, why);
     }
 
@@ -277,10 +268,8 @@ impl Writer {
         let State::Down { caution, .. } = self.state else {
             return;
         };
-        let options = Options {
-            wall_time: self.options.wall_time + self.started.elapsed().as_secs(),
-            ..self.options
-        };
+        let options =
+            Options { wall_time: self.options.wall_time + self.started.elapsed().as_secs(), ..self.options };
         match bring_up(self.claim.layout(), &options, caution) {
             Ok(up) => self.adopt(up),
             Err(e) => {
@@ -327,10 +316,7 @@ impl Writer {
                 tracing::warn!(why = failure.text(), "could not write the mirror");
             }
         }
-        self.state = State::Down {
-            caution: Caution::default(),
-            next_try: Instant::now(),
-        };
+        self.state = State::Down { caution: Caution::default(), next_try: Instant::now() };
         self.shared.set_access(Access::Closed);
         if !engine::wait_released(self.claim.layout(), self.options.lock_wait) {
             tracing::warn!("the database engine did not let go of its file");
@@ -347,9 +333,7 @@ fn answer(reply: &Sender<Result<(), Error>>, result: Result<(), Error>) {
 fn backoff(failures: u32) -> Duration {
     match failures.checked_sub(1) {
         None => Duration::ZERO,
-        Some(doublings) => FIRST_BACKOFF
-            .saturating_mul(1 << doublings.min(16))
-            .min(MAX_BACKOFF),
+        Some(doublings) => FIRST_BACKOFF.saturating_mul(1 << doublings.min(16)).min(MAX_BACKOFF),
     }
 }
 
