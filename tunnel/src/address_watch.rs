@@ -11,7 +11,7 @@ use if_watch::IfEvent;
 use if_watch::smol::IfWatcher;
 use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::ip_change::{Action, Detector, Event, Verdict};
+use crate::ip_change::{Action, Detector, Event, Verdict, is_usable};
 use crate::progress::Beat;
 
 /// Before a netlink socket that failed is opened again.
@@ -19,6 +19,10 @@ const REOPEN: Duration = Duration::from_secs(1);
 
 /// Verdicts that wait for the owner.
 const QUEUE: usize = 32;
+
+/// Addresses that one carrier binds to. A device has one or two networks with
+/// a few IPv6 addresses each; every pair costs connectivity checks.
+const MAX_ADDRESSES: usize = 8;
 
 /// A running watch. It ends when this is dropped.
 pub struct AddressWatch {
@@ -79,6 +83,33 @@ impl AddressWatch {
         // Full or closed: the next welcome or probe says it again.
         let _ = self.commands.try_send(command);
     }
+}
+
+/// The addresses that a carrier binds to, each with port 0: the `configured`
+/// ones, else every usable one of this device. Loopback joins in where there
+/// is no other, or where the broker itself is on this machine.
+pub fn carrier_addresses(configured: &[IpAddr], broker: Option<IpAddr>) -> Vec<SocketAddr> {
+    let with_port = |address| SocketAddr::new(address, 0);
+    if !configured.is_empty() {
+        return configured.iter().copied().map(with_port).collect();
+    }
+    let mut addresses: Vec<IpAddr> = match nix::ifaddrs::getifaddrs() {
+        Ok(interfaces) => interfaces.filter_map(|i| ip_of(&i.address?)).filter(|a| is_usable(*a)).collect(),
+        Err(error) => {
+            tracing::warn!(%error, "the interfaces can't be listed");
+            Vec::new()
+        }
+    };
+    addresses.truncate(MAX_ADDRESSES);
+    if addresses.is_empty() || broker.is_some_and(|b| b.to_canonical().is_loopback()) {
+        addresses.push(Ipv4Addr::LOCALHOST.into());
+    }
+    addresses.into_iter().map(with_port).collect()
+}
+
+fn ip_of(address: &nix::sys::socket::SockaddrStorage) -> Option<IpAddr> {
+    let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
 }
 
 struct Prober {

@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 pub mod farm;
-// pub mod phone;
+pub mod phone;
 
 /// How long a session without a carrier keeps its streams: the user's bound
 /// for stale connections. A phone that drives through a valley is back by then.
