@@ -8,6 +8,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::byte_string;
 use crate::epoch::Epoch;
 use crate::id::{BootId, FarmId, InvitationId, PhoneId, SessionId, Slot};
 use crate::keys::{DeviceKey, KeyError, Nonce, PublicKey, Purpose, Signature};
@@ -256,7 +257,7 @@ pub struct Signal {
     /// The other device.
     pub peer: Address,
     /// At most [`MAX_SIGNAL`] bytes, see [`crate::signal::Payload`].
-    #[serde(with = "serde_bytes")]
+    #[serde(serialize_with = "serde_bytes::serialize", deserialize_with = "byte_string::any")]
     pub payload: Vec<u8>,
 }
 

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::base32;
+use crate::byte_string;
 use crate::keys::PublicKey;
 
 /// Text that is not an identifier.
@@ -76,9 +77,7 @@ macro_rules! identifier {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                serde_bytes::ByteArray::deserialize(deserializer)
-                    .map(|bytes| Self(bytes.into_array()))
-                    .map_err(|e| de::Error::custom(format_args!("{}: {e}", $what)))
+                byte_string::array(deserializer, $what).map(Self)
             }
         }
     };

@@ -4,7 +4,9 @@ use std::fmt;
 
 use ring::rand::SecureRandom;
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::byte_string;
 
 /// A key or signature that does not hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -75,9 +77,7 @@ macro_rules! wire_bytes {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                serde_bytes::ByteArray::deserialize(deserializer)
-                    .map(|bytes| Self(bytes.into_array()))
-                    .map_err(|e| de::Error::custom(format_args!("{}: {e}", $what)))
+                byte_string::array(deserializer, $what).map(Self)
             }
         }
     };

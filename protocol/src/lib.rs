@@ -9,6 +9,7 @@
 pub mod base32;
 pub mod base64url;
 pub mod broker;
+mod byte_string;
 pub mod codec;
 pub mod control;
 pub mod epoch;

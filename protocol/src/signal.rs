@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::broker::Role;
+use crate::byte_string;
 use crate::codec::{self, CodecError};
 use crate::epoch::Epoch;
 use crate::id::{BootId, FarmId, SessionId};
@@ -35,7 +36,7 @@ pub enum Payload {
 pub struct Signed {
     /// An encoded [`PeerSignal`]. Signed as it stands, so that no canonical
     /// form is needed.
-    #[serde(with = "serde_bytes")]
+    #[serde(serialize_with = "serde_bytes::serialize", deserialize_with = "byte_string::any")]
     pub body: Vec<u8>,
     /// The sender's.
     pub signature: Signature,
