@@ -66,10 +66,7 @@ pub(crate) struct Kind {
 
 impl Kind {
     const fn of<T: Message>() -> Self {
-        Self {
-            name: T::NAME,
-            rewrite: rewrite::<T>,
-        }
+        Self { name: T::NAME, rewrite: rewrite::<T> }
     }
 
     pub(crate) fn named(name: &str) -> Self {
@@ -92,9 +89,7 @@ pub(crate) const KINDS: [Kind; 7] = [
 
 fn rewrite<T: Message>(bytes: &[u8]) -> Result<Vec<u8>, CodecError> {
     let message = T::read(bytes)?;
-    let again = message
-        .write()
-        .unwrap_or_else(|e| panic!("{message:?} was read, but can't be written: {e}"));
+    let again = message.write().unwrap_or_else(|e| panic!("{message:?} was read, but can't be written: {e}"));
     assert_eq!(T::read(&again).unwrap(), message, "written otherwise than read");
     Ok(again)
 }

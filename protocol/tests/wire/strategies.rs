@@ -32,11 +32,8 @@ pub(crate) const REFUSED: [RefusedReason; 10] = [
     RefusedReason::Revoked,
     RefusedReason::Other,
 ];
-pub(crate) const UNDELIVERED: [UndeliveredReason; 3] = [
-    UndeliveredReason::Offline,
-    UndeliveredReason::Limit,
-    UndeliveredReason::Other,
-];
+pub(crate) const UNDELIVERED: [UndeliveredReason; 3] =
+    [UndeliveredReason::Offline, UndeliveredReason::Limit, UndeliveredReason::Other];
 pub(crate) const OFFER_REFUSED: [OfferRefused; 6] = [
     OfferRefused::OtherBoot,
     OfferRefused::StaleEpoch,
@@ -124,9 +121,8 @@ fn safe() -> impl Strategy<Value = u64> {
 }
 
 fn epoch() -> impl Strategy<Value = Epoch> {
-    (0..=Epoch::MAX_STARTS, 0u8..3).prop_map(|(starts, turns)| {
-        (0..turns).fold(Epoch::of_start(starts), |epoch, _| epoch.next())
-    })
+    (0..=Epoch::MAX_STARTS, 0u8..3)
+        .prop_map(|(starts, turns)| (0..turns).fold(Epoch::of_start(starts), |epoch, _| epoch.next()))
 }
 
 fn slot() -> impl Strategy<Value = Slot> {
@@ -169,12 +165,7 @@ fn routed() -> impl Strategy<Value = Signal> {
 fn authenticate() -> impl Strategy<Value = Authenticate> {
     (
         (role(), public_key(), slot(), boot(), epoch(), text(MAX_TEXT)),
-        (
-            signature(),
-            option::of(signature()),
-            option::of(text(MAX_TEXT)),
-            option::of(text(MAX_TEXT)),
-        ),
+        (signature(), option::of(signature()), option::of(text(MAX_TEXT)), option::of(text(MAX_TEXT))),
     )
         .prop_map(
             |((role, key, slot, boot, epoch, broker), (signature, presence, enrollment_token, name))| {
@@ -200,11 +191,7 @@ pub(crate) fn to_broker() -> BoxedStrategy<ToBroker> {
         (vec(phone_id(), 0..20), vec(invitation_id(), 0..=MAX_INVITATIONS))
             .prop_map(|(phones, invitations)| ToBroker::Access(Access { phones, invitations })),
         (any::<u32>(), epoch(), option::of(signature())).prop_map(|(sequence, epoch, presence)| {
-            ToBroker::Heartbeat(Heartbeat {
-                sequence,
-                epoch,
-                presence,
-            })
+            ToBroker::Heartbeat(Heartbeat { sequence, epoch, presence })
         }),
         routed().prop_map(ToBroker::Signal),
         vec(farm_id(), 0..20).prop_map(|farms| ToBroker::Watch(Watch { farms })),
@@ -230,12 +217,7 @@ pub(crate) fn from_broker() -> BoxedStrategy<FromBroker> {
         nonce().prop_map(|nonce| FromBroker::Challenge(Challenge { nonce })),
         (text(60), any::<u16>(), option::of(any::<u16>()), safe()).prop_map(
             |(observed, heartbeat_seconds, stun_port, time)| {
-                FromBroker::Welcome(Welcome {
-                    observed,
-                    heartbeat_seconds,
-                    stun_port,
-                    time,
-                })
+                FromBroker::Welcome(Welcome { observed, heartbeat_seconds, stun_port, time })
             }
         ),
         (select(REFUSED.to_vec()), option::of(epoch()))
@@ -254,22 +236,12 @@ pub(crate) fn from_broker() -> BoxedStrategy<FromBroker> {
 fn content() -> impl Strategy<Value = Content> {
     prop_oneof![
         (nonce(), boot(), boot(), text(200)).prop_map(|(nonce, phone_boot, farm_boot, sdp)| {
-            Content::Offer {
-                nonce,
-                phone_boot,
-                farm_boot,
-                sdp,
-            }
+            Content::Offer { nonce, phone_boot, farm_boot, sdp }
         }),
         (nonce(), text(200)).prop_map(|(nonce, sdp)| Content::Answer { nonce, sdp }),
         text(120).prop_map(|candidate| Content::Candidate { candidate }),
         (nonce(), select(OFFER_REFUSED.to_vec()), boot(), epoch()).prop_map(
-            |(nonce, reason, farm_boot, newest)| Content::Refused {
-                nonce,
-                reason,
-                farm_boot,
-                newest,
-            }
+            |(nonce, reason, farm_boot, newest)| Content::Refused { nonce, reason, farm_boot, newest }
         ),
         Just(Content::Goodbye {}),
     ]
@@ -277,13 +249,7 @@ fn content() -> impl Strategy<Value = Content> {
 
 pub(crate) fn peer_signal() -> BoxedStrategy<PeerSignal> {
     (role(), farm_id(), session(), epoch(), content())
-        .prop_map(|(from, farm, session, epoch, content)| PeerSignal {
-            from,
-            farm,
-            session,
-            epoch,
-            content,
-        })
+        .prop_map(|(from, farm, session, epoch, content)| PeerSignal { from, farm, session, epoch, content })
         .boxed()
 }
 
@@ -340,27 +306,19 @@ fn stream_state() -> impl Strategy<Value = StreamState> {
 }
 
 fn offered() -> impl Strategy<Value = Service> {
-    (
-        "[a-z0-9]{1,9}(-[a-z0-9]{1,9}){0,2}",
-        select(vec![ServiceKind::Http, ServiceKind::Tcp]),
-    )
-        .prop_map(|(name, kind)| {
+    ("[a-z0-9]{1,9}(-[a-z0-9]{1,9}){0,2}", select(vec![ServiceKind::Http, ServiceKind::Tcp])).prop_map(
+        |(name, kind)| {
             service::check_name(&name).unwrap();
             Service { name, kind }
-        })
+        },
+    )
 }
 
 pub(crate) fn control() -> BoxedStrategy<Control> {
     prop_oneof![
         (session(), epoch(), boot(), vec(stream_state(), 0..10), any::<bool>()).prop_map(
             |(session, epoch, boot, streams, watched)| {
-                Control::Hello(Hello {
-                    session,
-                    epoch,
-                    boot,
-                    streams,
-                    watched,
-                })
+                Control::Hello(Hello { session, epoch, boot, streams, watched })
             }
         ),
         (text(64), vec(offered(), 0..8))
@@ -390,26 +348,20 @@ pub(crate) fn frame() -> BoxedStrategy<Frame> {
             received,
             credit,
         }),
-        (stream(), safe()).prop_map(|(stream, offset)| Frame::Fin {
-            stream,
-            offset: offset.min(MAX_OFFSET - 1),
-        }),
+        (stream(), safe())
+            .prop_map(|(stream, offset)| Frame::Fin { stream, offset: offset.min(MAX_OFFSET - 1) }),
         (stream(), select(RESET.to_vec())).prop_map(|(stream, reason)| Frame::Reset { stream, reason }),
     ]
     .boxed()
 }
 
 pub(crate) fn ping() -> BoxedStrategy<Ping> {
-    prop_oneof![
-        any::<u32>().prop_map(Ping::Ping),
-        any::<u32>().prop_map(Ping::Pong),
-    ]
-    .boxed()
+    prop_oneof![any::<u32>().prop_map(Ping::Ping), any::<u32>().prop_map(Ping::Pong),].boxed()
 }
 
 /// A message of any kind: the kind's name and the bytes.
 pub(crate) fn any_message() -> BoxedStrategy<(&'static str, Vec<u8>)> {
-    fn bytes<T: Message>(strategy: BoxedStrategy<T>) -> BoxedStrategy<(&'static str, Vec<u8>)> {
+    fn bytes<T: Message + 'static>(strategy: BoxedStrategy<T>) -> BoxedStrategy<(&'static str, Vec<u8>)> {
         strategy.prop_map(|m| (T::NAME, m.write().unwrap())).boxed()
     }
     prop_oneof![
