@@ -168,12 +168,27 @@ impl Config {
             if services.iter().any(|s| s.service.name == name) {
                 return Err((at(entry.name.span()), format!("service {name:?} is there twice")));
             }
-            let address = parse_address(entry.address.get_ref())
-                .ok_or_else(|| (at(entry.address.span()), format!("{:?} is not an address: HOST:PORT is expected, as in 127.0.0.1:8080", entry.address.get_ref())))?;
+            let address = parse_address(entry.address.get_ref()).ok_or_else(|| {
+                (
+                    at(entry.address.span()),
+                    format!(
+                        "{:?} is not an address: HOST:PORT is expected, as in 127.0.0.1:8080",
+                        entry.address.get_ref()
+                    ),
+                )
+            })?;
             services.push(ServiceConfig { service: Service { name, kind: entry.kind }, address });
         }
         let broker_ca = file.broker_ca;
-        Ok(Self { name, broker, broker_ca, enrollment_token, app, services, local_addresses: file.local_addresses })
+        Ok(Self {
+            name,
+            broker,
+            broker_ca,
+            enrollment_token,
+            app,
+            services,
+            local_addresses: file.local_addresses,
+        })
     }
 }
 

@@ -102,7 +102,9 @@ pub struct Asked {
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     /// Nobody listens.
-    #[error("no agent is running with the state directory {path} ({source}): start it with `farm-agent run --state {path}`, or name the right one with --state")]
+    #[error(
+        "no agent is running with the state directory {path} ({source}): start it with `farm-agent run --state {path}`, or name the right one with --state"
+    )]
     NotRunning {
         /// The state directory.
         path: PathBuf,
@@ -215,11 +217,7 @@ async fn write_line(writer: &mut UnixStream, reply: &Reply) -> std::io::Result<(
 ///
 /// # Errors
 /// [`ControlError`].
-pub fn ask(
-    state: &Path,
-    request: &Request,
-    mut each: impl FnMut(Reply) -> bool,
-) -> Result<(), ControlError> {
+pub fn ask(state: &Path, request: &Request, mut each: impl FnMut(Reply) -> bool) -> Result<(), ControlError> {
     use std::io::{BufRead, Write};
     let mut socket = std::os::unix::net::UnixStream::connect(state.join(SOCKET))
         .map_err(|source| ControlError::NotRunning { path: state.to_owned(), source })?;

@@ -1,1 +1,18 @@
-//! Farm Tunnel: the agent.
+//! The agent that runs at the farm: meets phones through the broker, and
+//! forwards them to the services of its config and to nothing else.
+//!
+//! [`farm`] is the loop that owns everything; around it are the shells:
+//! [`config`], [`state`], [`forward`], [`control_socket`], [`watchdog`].
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod config;
+pub mod control_socket;
+pub mod counters;
+pub mod farm;
+pub mod forward;
+pub mod logging;
+pub mod run;
+pub mod state;
+pub mod status;
+pub mod watchdog;

@@ -3,11 +3,12 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
-use farm_protocol::broker::MAX_PHONES;
+use farm_protocol::broker::{MAX_INVITATIONS, MAX_PHONES};
 use farm_protocol::epoch::Epoch;
 use farm_protocol::id::{FarmId, InvitationId, PhoneId};
-use farm_protocol::invitation::Secret;
+use farm_protocol::invitation::{Secret, VALID_SECONDS};
 use farm_protocol::keys::{DeviceKey, KeyError, PublicKey};
 use farm_protocol::pairing::OpenInvitation;
 use farm_store::{Batch, OpenReport, Options, Store, Table};
@@ -20,12 +21,21 @@ const SCHEMA: u32 = 1;
 const KEY: Table<(), Secret32> = Table::vital("identity");
 const STARTS: Table<(), u64> = Table::vital("starts");
 const PHONES: Table<[u8; PhoneId::LEN], PhoneRecord> = Table::vital("phones");
-const INVITATIONS: Table<[u8; InvitationId::LEN], OpenInvitation> = Table::new("invitations");
+const INVITATIONS: Table<[u8; InvitationId::LEN], InvitationRecord> = Table::new("invitations");
 const BROKER_ADDRESS: Table<(), String> = Table::new("broker-address");
 
 /// A stored private key.
 #[derive(Serialize, Deserialize)]
 struct Secret32(serde_bytes::ByteArray<32>);
+
+/// An open invitation: by link or by typed code, made together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InvitationRecord {
+    /// The invitation.
+    pub open: OpenInvitation,
+    /// The other form of the same invitation: one phone uses up both.
+    pub twin: InvitationId,
+}
 
 /// A paired phone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,7 +68,7 @@ pub enum StateError {
 /// The agent's durable state. Whatever a method acknowledged survives a power cut.
 pub struct State {
     store: Store,
-    key: DeviceKey,
+    key: Arc<DeviceKey>,
     start: Epoch,
 }
 
@@ -83,12 +93,12 @@ impl State {
         let starts = store.get(&STARTS, &())?.unwrap_or(0) + 1;
         batch.put(&STARTS, &(), &starts)?;
         store.commit_blocking(batch)?;
-        Ok((Self { store, key, start: Epoch::of_start(starts) }, report))
+        Ok((Self { store, key: Arc::new(key), start: Epoch::of_start(starts) }, report))
     }
 
     /// The farm's key.
-    pub fn key(&self) -> &DeviceKey {
-        &self.key
+    pub fn key(&self) -> Arc<DeviceKey> {
+        self.key.clone()
     }
 
     /// The farm.
@@ -120,10 +130,8 @@ impl State {
     /// # Errors
     /// [`StateError::Store`].
     pub fn phones(&self) -> Result<Vec<(PhoneId, PhoneRecord)>, StateError> {
-        self.store
-            .all(&PHONES)
-            .map(|entry| entry.map(|(id, record)| (PhoneId::from_bytes(id), record)).map_err(StateError::from))
-            .collect()
+        let records = self.store.range(&PHONES, .., MAX_PHONES)?;
+        Ok(records.into_iter().map(|(id, record)| (PhoneId::from_bytes(id), record)).collect())
     }
 
     /// One paired phone.
@@ -148,18 +156,26 @@ impl State {
         Ok(true)
     }
 
-    /// Keeps a new invitation and drops the void ones.
+    /// Keeps a new invitation in both its forms, good from `now` (seconds
+    /// since 1970), and drops the void ones; also the oldest past the limit.
     ///
     /// # Errors
     /// [`StateError::Store`].
-    pub async fn invite(&self, invitation: OpenInvitation, now: u64) -> Result<(), StateError> {
+    pub async fn invite(&self, link: Secret, code: Secret, now: u64) -> Result<(), StateError> {
         let mut batch = Batch::new();
-        for (id, old) in self.invitations()? {
-            if old.expires <= now {
+        let mut kept = self.invitations()?;
+        kept.sort_by_key(|(_, old)| std::cmp::Reverse(old.open.expires));
+        for (place, (id, old)) in kept.into_iter().enumerate() {
+            if old.open.expires <= now || place + 2 >= MAX_INVITATIONS {
                 batch.remove(&INVITATIONS, id.as_bytes())?;
             }
         }
-        batch.put(&INVITATIONS, invitation.secret.id().as_bytes(), &invitation)?;
+        let expires = now + VALID_SECONDS;
+        for (secret, twin) in [(link.clone(), code.id()), (code, link.id())] {
+            let id = secret.id();
+            let open = OpenInvitation { secret, expires, tries: 0, used_by: None };
+            batch.put(&INVITATIONS, id.as_bytes(), &InvitationRecord { open, twin })?;
+        }
         self.store.commit(batch).await?;
         Ok(())
     }
@@ -168,20 +184,16 @@ impl State {
     ///
     /// # Errors
     /// [`StateError::Store`].
-    pub fn invitations(&self) -> Result<Vec<(InvitationId, OpenInvitation)>, StateError> {
-        self.store
-            .all(&INVITATIONS)
-            .map(|entry| {
-                entry.map(|(id, record)| (InvitationId::from_bytes(id), record)).map_err(StateError::from)
-            })
-            .collect()
+    pub fn invitations(&self) -> Result<Vec<(InvitationId, InvitationRecord)>, StateError> {
+        let records = self.store.range(&INVITATIONS, .., 2 * MAX_INVITATIONS)?;
+        Ok(records.into_iter().map(|(id, record)| (InvitationId::from_bytes(id), record)).collect())
     }
 
     /// One invitation.
     ///
     /// # Errors
     /// [`StateError::Store`].
-    pub fn invitation(&self, id: InvitationId) -> Result<Option<OpenInvitation>, StateError> {
+    pub fn invitation(&self, id: InvitationId) -> Result<Option<InvitationRecord>, StateError> {
         Ok(self.store.get(&INVITATIONS, id.as_bytes())?)
     }
 
@@ -192,12 +204,13 @@ impl State {
     /// [`StateError`].
     pub async fn judged(
         &self,
-        invitation: &OpenInvitation,
+        invitation: &InvitationRecord,
         phone: Option<(PhoneId, PhoneRecord)>,
     ) -> Result<(), StateError> {
         let mut batch = Batch::new();
-        batch.put(&INVITATIONS, invitation.secret.id().as_bytes(), invitation)?;
+        batch.put(&INVITATIONS, invitation.open.secret.id().as_bytes(), invitation)?;
         if let Some((id, record)) = phone {
+            batch.remove(&INVITATIONS, invitation.twin.as_bytes())?;
             if self.phone(id)?.is_none() && self.phones()?.len() >= MAX_PHONES {
                 return Err(StateError::TooManyPhones);
             }
@@ -227,18 +240,7 @@ impl State {
     }
 
     /// Closes the store; everything acknowledged is on the card already.
-    ///
-    /// # Errors
-    /// [`StateError::Store`].
-    pub async fn close(self) -> Result<(), StateError> {
-        Ok(self.store.close().await?)
+    pub async fn close(self) {
+        self.store.close().await;
     }
-}
-
-/// A new invitation, good from `now` (seconds since 1970).
-///
-/// # Errors
-/// [`KeyError::NoRandomness`].
-pub fn new_invitation(secret: Secret, now: u64) -> OpenInvitation {
-    OpenInvitation { secret, expires: now + farm_protocol::invitation::VALID_SECONDS, tries: 0, used_by: None }
 }

@@ -263,13 +263,13 @@ fn carry_out(engine: &Engine, plan: &Plan) -> Result<(), Failure> {
         bytes += write_bytes(raw, stored.as_deref());
         part.insert(raw.clone(), stored.clone());
         if bytes >= MAX_BATCH_BYTES {
-            engine.commit(&part)?;
+            engine.commit(&part, true)?;
             part.clear();
             bytes = 0;
         }
     }
     part.insert(META_KEY.to_vec(), Some(plan.meta.seal()));
-    engine.commit(&part)?;
+    engine.commit(&part, true)?;
     Ok(())
 }
 

@@ -108,24 +108,30 @@ impl Engine {
         Ok(())
     }
 
-    /// Applies all of it or nothing, and makes it durable. Gives an estimate
-    /// of the bytes written. After an error: drop this and open anew.
-    pub(crate) fn commit(&self, writes: &Writes) -> Result<u64, Failure> {
+    /// Makes these writes durable, and gives an estimate of the bytes written.
+    /// After an error: drop this and open anew.
+    ///
+    /// `atomic`: after a power cut all of them are there or none. Otherwise
+    /// any number of them, in key order: that costs half, since sled writes
+    /// the head of an atomic batch by itself and waits for it.
+    pub(crate) fn commit(&self, writes: &Writes, atomic: bool) -> Result<u64, Failure> {
         contain(|| {
-            let mut batch = sled::Batch::default();
-            for (raw, stored) in writes {
-                match stored {
-                    Some(stored) => batch.insert(raw.as_slice(), stored.as_slice()),
-                    None => batch.remove(raw.as_slice()),
-                }
-            }
             let db = self.db()?;
             let before = log_end(db);
-            db.apply_batch(batch)?;
+            if atomic {
+                db.apply_batch(batch_of(writes))?;
+            } else {
+                for (raw, stored) in writes {
+                    match stored {
+                        Some(stored) => db.insert(raw, stored.as_slice())?,
+                        None => db.remove(raw)?,
+                    };
+                }
+            }
             db.flush()?;
             // `flush` is pwrite and sync_file_range: no barrier, no metadata.
             self.file.sync_all()?;
-            Ok(pages(before, log_end(db)) * PAGE_BYTES)
+            Ok((pages(before, log_end(db)) + u64::from(atomic)) * PAGE_BYTES)
         })
     }
 
@@ -244,6 +250,17 @@ fn forget_cached(layout: &Layout) -> io::Result<()> {
     };
     posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
     Ok(())
+}
+
+fn batch_of(writes: &Writes) -> sled::Batch {
+    let mut batch = sled::Batch::default();
+    for (raw, stored) in writes {
+        match stored {
+            Some(stored) => batch.insert(raw.as_slice(), stored.as_slice()),
+            None => batch.remove(raw.as_slice()),
+        }
+    }
+    batch
 }
 
 /// Where sled's log ends: the bytes ever written to it.

@@ -22,6 +22,7 @@ pub(crate) struct Group {
     bytes: usize,
     batches: usize,
     vital_bytes: usize,
+    atomic: bool,
 }
 
 impl Group {
@@ -33,6 +34,7 @@ impl Group {
             bytes: 0,
             batches: 0,
             vital_bytes: vital.bytes(),
+            atomic: false,
         }
     }
 
@@ -67,6 +69,9 @@ impl Group {
             return Err(Error::VitalFull { bytes: vital_bytes });
         }
         self.vital_bytes = vital_bytes;
+        // Batches need not share their fate, nor a lone write with the record
+        // about itself; a new schema must.
+        self.atomic |= writes.len() > 1 || schema.is_some();
         let touches_vital = writes.keys().any(|raw| is_vital(raw));
         if touches_vital || schema.is_some() {
             // A new schema counts: the mirror must know it.
@@ -83,6 +88,11 @@ impl Group {
     /// Everything to be written, the store's own record included.
     pub(crate) fn writes(&self) -> &Writes {
         &self.writes
+    }
+
+    /// Whether all of it must become durable together.
+    pub(crate) fn is_atomic(&self) -> bool {
+        self.atomic
     }
 
     /// Where the store stands when it is written.
@@ -127,6 +137,29 @@ mod tests {
         assert_eq!(group.meta().vital_commit, 11);
         let stored = group.writes()[META_KEY].clone().unwrap();
         assert_eq!(Meta::unseal(&stored), Some(group.meta()));
+    }
+
+    #[test]
+    fn only_what_belongs_together_costs_an_atomic_batch() {
+        let (meta, vital) = start();
+        let mut group = Group::after(&meta, &vital);
+        for key in 0..3 {
+            let mut batch = Batch::new();
+            batch.put(&READINGS, &key, &0).unwrap();
+            group.add(batch, &vital).unwrap();
+        }
+        assert!(!group.is_atomic());
+        assert_eq!(group.writes().keys().next().map(Vec::as_slice), Some(META_KEY));
+        let mut schema = Batch::new();
+        schema.migrated_to(2);
+        let mut pair = Batch::new();
+        pair.put(&READINGS, &7, &0).unwrap();
+        pair.remove(&READINGS, &8).unwrap();
+        for batch in [schema, pair] {
+            let mut group = Group::after(&meta, &vital);
+            group.add(batch, &vital).unwrap();
+            assert!(group.is_atomic());
+        }
     }
 
     #[test]

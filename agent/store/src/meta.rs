@@ -2,7 +2,9 @@
 
 use crate::codec;
 
-/// Its raw key: before those of all tables.
+/// Its raw key: before those of all tables. So where a group need not be atomic
+/// and is cut short, this record may be ahead of the others, never behind: then
+/// a vital record that did not make it is not taken for a damaged one.
 pub(crate) const META_KEY: &[u8] = b"m";
 
 const BYTES: usize = 4 + 8 + 8;

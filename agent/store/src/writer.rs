@@ -217,7 +217,7 @@ impl Writer {
     fn write(&mut self, engine: &Engine, group: &Group) -> Result<(), Failure> {
         let counts = &self.shared.counts;
         let meta = group.meta();
-        let bytes = engine.commit(group.writes())?;
+        let bytes = engine.commit(group.writes(), group.is_atomic())?;
         Counts::add(&counts.groups, 1);
         Counts::add(&counts.bytes_written, bytes);
         let changes_vital = meta.vital_commit != self.meta.vital_commit;

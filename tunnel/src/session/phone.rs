@@ -6,7 +6,7 @@
 //! unless the phone is no longer paired or the session was stopped.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use farm_protocol::control::GoodbyeReason;
 use farm_protocol::epoch::Epoch;
@@ -597,6 +597,8 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;

@@ -1,0 +1,218 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use lexopt::prelude::*;
+use qrcode::QrCode;
+use qrcode::render::unicode;
+
+use crate::control_socket::{InvitationReply, PhoneReply, Reply, Request, ask};
+use crate::logging;
+use crate::run::{RunOptions, run};
+use crate::status::Status;
+
+const DEFAULT_STATE: &str = "/var/lib/farm-agent";
+const DEFAULT_CONFIG: &str = "/etc/farm-agent.toml";
+
+const HELP: &str = "\
+farm-agent: lets the farm's paired phones reach its services, peer to peer.
+
+Usage:
+  farm-agent run [--config FILE]        run (under systemd, usually)
+  farm-agent invite [--json]            make an invitation for one phone: link, QR code, code to type
+  farm-agent phones [--json]            list the paired phones
+  farm-agent revoke PHONE               remove a phone: its id, a beginning of it, or its name
+  farm-agent status [--json] [--watch]  how the farm stands
+
+Options:
+  --state DIR     where the farm's state is kept (default /var/lib/farm-agent)
+  --config FILE   the config (default /etc/farm-agent.toml)
+  --help, --version
+
+FARM_LOG=error|warn|info|debug sets what is logged. SIGHUP reads the config again.
+Exit status: 0 done, 1 failed, 2 misused.";
+
+enum Command {
+    Run,
+    Invite,
+    Phones,
+    Revoke(String),
+    Status,
+}
+
+struct Parsed {
+    command: Command,
+    state: PathBuf,
+    config: PathBuf,
+    json: bool,
+    watch: bool,
+}
+
+/// Runs the command line `arguments` (without the program's name).
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let parsed = match parse(arguments) {
+        Ok(Some(parsed)) => parsed,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("farm-agent: {error}; see farm-agent --help");
+            return ExitCode::from(2);
+        }
+    };
+    match execute(parsed) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("farm-agent: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<Parsed>, lexopt::Error> {
+    let mut parser = lexopt::Parser::from_args(arguments);
+    let (mut words, mut json, mut watch) = (Vec::new(), false, false);
+    let (mut state, mut config) = (PathBuf::from(DEFAULT_STATE), PathBuf::from(DEFAULT_CONFIG));
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("help") | Short('h') => {
+                println!("{HELP}");
+                return Ok(None);
+            }
+            Long("version") | Short('V') => {
+                println!("farm-agent {}", env!("CARGO_PKG_VERSION"));
+                return Ok(None);
+            }
+            Long("state") => state = parser.value()?.into(),
+            Long("config") => config = parser.value()?.into(),
+            Long("json") => json = true,
+            Long("watch") => watch = true,
+            Value(word) => words.push(word.string()?),
+            other => return Err(other.unexpected()),
+        }
+    }
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let command = match words[..] {
+        ["run"] => Command::Run,
+        ["invite"] => Command::Invite,
+        ["phones"] => Command::Phones,
+        ["revoke", phone] => Command::Revoke(phone.to_owned()),
+        ["revoke"] => return Err("revoke needs a phone: see farm-agent phones".into()),
+        ["status"] => Command::Status,
+        [] => return Err("a command is missing".into()),
+        _ => return Err(format!("unknown command: {}", words.join(" ")).into()),
+    };
+    Ok(Some(Parsed { command, state, config, json, watch }))
+}
+
+fn execute(parsed: Parsed) -> Result<(), Box<dyn std::error::Error>> {
+    let Parsed { command, state, config, json, watch } = parsed;
+    let request = match command {
+        Command::Run => {
+            logging::start();
+            return Ok(smol::block_on(run(RunOptions { config, state }))?);
+        }
+        Command::Invite => Request::Invite,
+        Command::Phones => Request::Phones,
+        Command::Revoke(phone) => Request::Revoke { phone },
+        Command::Status => Request::Status { watch },
+    };
+    let mut shown = Ok(());
+    ask(&state, &request, |reply| {
+        shown = show(reply, json);
+        watch && shown.is_ok()
+    })?;
+    shown
+}
+
+fn show(reply: Reply, json: bool) -> Result<(), Box<dyn std::error::Error>> {
+    use std::io::Write;
+    let text = match &reply {
+        Reply::Invitation(invitation) if json => serde_json::to_string(invitation)?,
+        Reply::Phones(phones) if json => serde_json::to_string(phones)?,
+        Reply::Status(status) if json => serde_json::to_string(status)?,
+        Reply::Invitation(invitation) => show_invitation(invitation)?,
+        Reply::Phones(phones) if phones.is_empty() => {
+            "no paired phones: make an invitation with `farm-agent invite`".to_owned()
+        }
+        Reply::Phones(phones) => phones.iter().map(show_phone).collect::<Vec<_>>().join("\n"),
+        Reply::Revoked(phone) => format!("revoked {} ({})", phone.name, phone.id),
+        Reply::Status(status) => show_status(status),
+        Reply::Error(problem) => return Err(problem.clone().into()),
+    };
+    // Through a pipe that is closed early this is an error, not a panic.
+    writeln!(std::io::stdout(), "{text}")?;
+    Ok(())
+}
+
+fn show_invitation(invitation: &InvitationReply) -> Result<String, Box<dyn std::error::Error>> {
+    let code = QrCode::new(&invitation.link)?;
+    // Light modules are drawn, since most terminals are dark.
+    let picture = code
+        .render::<unicode::Dense1x2>()
+        .dark_color(unicode::Dense1x2::Light)
+        .light_color(unicode::Dense1x2::Dark)
+        .build();
+    Ok(format!(
+        "{picture}\nInvitation to {}, good for {} minutes and one phone.\nScan the code, or open:\n  {}\nor type:\n  {}",
+        invitation.farm_name,
+        invitation.valid_seconds / 60,
+        invitation.link,
+        invitation.code
+    ))
+}
+
+fn show_phone(phone: &PhoneReply) -> String {
+    let connected = if phone.connected { "connected" } else { "away" };
+    format!("{}  {connected:<9}  {}", phone.id, phone.name)
+}
+
+fn show_status(status: &Status) -> String {
+    let mut lines = vec![
+        format!("farm     {} ({})", status.name, status.farm),
+        format!("up       {} s, start {}", status.uptime_seconds, status.starts),
+    ];
+    let broker = &status.broker;
+    let mut line = format!("broker   {}: {} for {:.0} s", broker.url, broker.state, broker.since_seconds);
+    if let Some(reason) = &broker.reason {
+        line += &format!(" ({reason})");
+    }
+    if let Some(next) = broker.next_attempt_seconds {
+        line += &format!(", next attempt in {next:.1} s");
+    }
+    if let Some(rtt) = broker.rtt_ms {
+        line += &format!(", {rtt:.0} ms");
+    }
+    lines.push(line);
+    lines.push(format!("services {}", status.services.join(", ")));
+    lines.push(format!("phones   {} paired", status.phones));
+    for session in &status.sessions {
+        let path = session.path.path.as_deref().unwrap_or("no path");
+        let rtt = session.path.rtt_ms.map_or(String::new(), |rtt| format!(", {rtt:.1} ms"));
+        let grade = session.path.grade.as_deref().map_or(String::new(), |grade| format!(", {grade}"));
+        lines.push(format!(
+            "session  {} {}: {}, {path}{rtt}{grade}, {} streams",
+            session.session, session.phone, session.state, session.streams
+        ));
+    }
+    lines.extend(status.alarms.iter().map(|alarm| format!("ALARM    {alarm}")));
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(words: &[&str]) -> Result<Option<Parsed>, lexopt::Error> {
+        parse(words.iter().map(OsString::from))
+    }
+
+    #[test]
+    fn misuse_is_told_from_failure() {
+        for bad in [&["fly"][..], &[], &["revoke"], &["run", "--nonsense"], &["status", "extra"]] {
+            assert!(parsed(bad).is_err(), "{bad:?}");
+        }
+        let good = parsed(&["status", "--json", "--state", "/x"]).unwrap().unwrap();
+        assert!(good.json && good.state == PathBuf::from("/x"));
+    }
+}

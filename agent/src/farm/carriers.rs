@@ -1,0 +1,291 @@
+//! Sessions and their carriers: does what the lifecycle decides.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use farm_protocol::control::{Control, Farm as FarmInfo, GoodbyeReason, Hello};
+use farm_protocol::epoch::Epoch;
+use farm_protocol::id::SessionId;
+use farm_protocol::keys::Nonce;
+use farm_protocol::signal::{Content, OfferRefused};
+use farm_tunnel::address_watch::carrier_addresses;
+use farm_tunnel::carrier::{self, Carrier, CarrierId, Note};
+use farm_tunnel::mux;
+use farm_tunnel::peer::{IceServer, Peer, PeerConfig, PeerError, PeerEvent};
+use farm_tunnel::session::farm::{Action, Event};
+use farm_tunnel::stream::Streams;
+
+use super::Farm;
+use crate::counters::Count;
+use crate::forward;
+
+/// Candidates that came before their carrier was built.
+const EARLY_CANDIDATES: usize = 64;
+
+/// A session at work.
+pub(super) struct SessionRuntime {
+    pub(super) streams: Streams,
+    pub(super) carriers: BTreeMap<Epoch, Slot>,
+    pub(super) watched: bool,
+}
+
+/// A carrier, from its offer on.
+pub(super) enum Slot {
+    /// The engine is at work on the answer; candidates wait.
+    Building(Vec<String>),
+    /// It answers, connects, or is open.
+    Running { peer: Peer, carrier: Carrier },
+}
+
+/// An offer that is being handled.
+pub(super) struct Offer {
+    pub(super) nonce: Nonce,
+    pub(super) sdp: String,
+}
+
+/// What an event brought along, for the actions that follow from it.
+pub(super) enum Context {
+    Offer(Offer),
+    Hello(Hello),
+}
+
+/// An answer is ready, or the offer was of no use.
+pub(super) struct Built {
+    id: CarrierId,
+    nonce: Nonce,
+    result: Result<(Peer, async_channel::Receiver<PeerEvent>, String), PeerError>,
+}
+
+impl Farm {
+    /// Does what the lifecycle wants after an event.
+    pub(super) fn act(&mut self, context: Option<Context>) {
+        let mut context = context;
+        while let Some(action) = self.lifecycle.poll_action() {
+            match action {
+                Action::Refuse { session, epoch, reason, newest } => {
+                    self.counters.add(match reason {
+                        OfferRefused::Limit => Count::OffersOverLimit,
+                        _ => Count::StaleOffers,
+                    });
+                    if let Some(Context::Offer(offer)) = &context {
+                        let content =
+                            Content::Refused { nonce: offer.nonce, reason, farm_boot: self.boot, newest };
+                        self.say(session, epoch, content);
+                    }
+                }
+                Action::Begin(session) => self.begin(session),
+                Action::Connect(session, epoch) => {
+                    if let Some(Context::Offer(offer)) = context.take() {
+                        self.connect(CarrierId { session, epoch }, offer);
+                    }
+                }
+                Action::Attach(session, epoch) => {
+                    if let Some(Context::Hello(hello)) = context.take() {
+                        self.attach(session, epoch, hello);
+                    }
+                }
+                Action::Close(session, epoch, reason) => self.close(session, epoch, reason),
+                Action::Park(session) => {
+                    tracing::info!(%session, "parked: no carrier, its streams are kept for a while");
+                }
+                Action::End(session, reason) => {
+                    tracing::info!(%session, reason = reason.explanation(), "session over");
+                    if let Some(runtime) = self.sessions.remove(&session) {
+                        runtime.streams.end(reason);
+                        let carriers = runtime.carriers.into_iter();
+                        self.closing.extend(carriers.map(|(epoch, slot)| ((session, epoch), slot)));
+                    }
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, session: SessionId) {
+        tracing::info!(%session, "session begins");
+        let (streams, incoming) = Streams::new(mux::Role::Farm, mux::Config::default());
+        let serve = forward::serve(session, incoming, self.services.clone(), self.counters.clone());
+        smol::spawn(serve).detach();
+        self.sessions.insert(session, SessionRuntime { streams, carriers: BTreeMap::new(), watched: true });
+    }
+
+    fn connect(&mut self, id: CarrierId, offer: Offer) {
+        let Some(runtime) = self.sessions.get_mut(&id.session) else { return };
+        runtime.carriers.insert(id.epoch, Slot::Building(Vec::new()));
+        let config = PeerConfig {
+            ice_servers: self.ice_servers(),
+            local_addresses: carrier_addresses(
+                &self.config.local_addresses,
+                self.dialer.remembered().map(|a| a.ip()),
+            ),
+            ..PeerConfig::default()
+        };
+        let built = self.built.0.clone();
+        smol::spawn(async move {
+            let result = Peer::answer(config, &offer.sdp).await;
+            // The agent is stopping: the peer is dropped and so closed.
+            let _ = built.send(Built { id, nonce: offer.nonce, result }).await;
+        })
+        .detach();
+    }
+
+    fn ice_servers(&self) -> Vec<IceServer> {
+        let port = self.welcome.as_ref().and_then(|w| w.stun_port);
+        let server = self.dialer.remembered().zip(port).map(|(address, port)| IceServer {
+            urls: vec![format!("stun:{}", std::net::SocketAddr::new(address.ip(), port))],
+            ..IceServer::default()
+        });
+        server.into_iter().collect()
+    }
+
+    pub(super) fn built(&mut self, built: Built) {
+        let Built { id, nonce, result } = built;
+        let Some(runtime) = self.sessions.get_mut(&id.session) else { return };
+        let Some(Slot::Building(early)) = runtime.carriers.remove(&id.epoch) else { return };
+        match result {
+            Ok((peer, events, sdp)) => {
+                let carrier = Carrier::start(carrier::Setup {
+                    id,
+                    boot: self.boot,
+                    watched: runtime.watched,
+                    streams: runtime.streams.clone(),
+                    peer: Arc::new(peer.clone()),
+                    events,
+                    notes: self.notes.0.clone(),
+                    beat: self.progress.watch("carrier"),
+                });
+                early.into_iter().for_each(|line| add_candidate(&peer, line));
+                runtime.carriers.insert(id.epoch, Slot::Running { peer, carrier });
+                self.say(id.session, id.epoch, Content::Answer { nonce, sdp });
+            }
+            Err(error) => {
+                self.counters.add(Count::BadDescriptions);
+                tracing::info!(session = %id.session, %error, "an offer could not be answered");
+                let content = Content::Refused {
+                    nonce,
+                    reason: OfferRefused::BadDescription,
+                    farm_boot: self.boot,
+                    newest: id.epoch,
+                };
+                self.say(id.session, id.epoch, content);
+                self.lifecycle.handle(Event::Lost(id.session, id.epoch), Instant::now());
+                self.act(None);
+            }
+        }
+    }
+
+    pub(super) fn candidate(&mut self, session: SessionId, epoch: Epoch, line: String) {
+        match self.sessions.get_mut(&session).and_then(|s| s.carriers.get_mut(&epoch)) {
+            Some(Slot::Building(early)) if early.len() < EARLY_CANDIDATES => early.push(line),
+            Some(Slot::Running { peer, .. }) => add_candidate(peer, line),
+            // Of a carrier that is over, or one too many.
+            _ => {}
+        }
+    }
+
+    pub(super) fn note(&mut self, id: CarrierId, note: Note) {
+        let CarrierId { session, epoch } = id;
+        let now = Instant::now();
+        match note {
+            Note::Candidate(candidate) => self.say(session, epoch, Content::Candidate { candidate }),
+            Note::Opened => {
+                self.lifecycle.handle(Event::Opened(session, epoch), now);
+                self.act(None);
+            }
+            Note::Hello(hello) if hello.session == session && hello.epoch == epoch => {
+                self.lifecycle.handle(Event::Hello(session, epoch), now);
+                self.act(Some(Context::Hello(hello)));
+            }
+            Note::Hello(_) => {
+                self.counters.add(Count::WrongHellos);
+                self.close(session, epoch, GoodbyeReason::ProtocolError);
+                self.lose(id, "its hello was for another carrier");
+            }
+            Note::Attention(watched) => {
+                if let Some(runtime) = self.sessions.get_mut(&session) {
+                    runtime.watched = watched;
+                    for slot in runtime.carriers.values() {
+                        if let Slot::Running { carrier, .. } = slot {
+                            carrier.set_watched(watched);
+                        }
+                    }
+                }
+            }
+            Note::Goodbye(GoodbyeReason::SessionEnded | GoodbyeReason::Stopping) => {
+                self.lifecycle.handle(Event::Ended(session, epoch), now);
+                self.act(None);
+            }
+            Note::Goodbye(_) => self.lose(id, "the phone left it"),
+            Note::Lost(why) => self.lose(id, &why),
+            // Only farms say this.
+            Note::Farm(_) => {}
+        }
+    }
+
+    fn lose(&mut self, id: CarrierId, why: &str) {
+        if let Some(runtime) = self.sessions.get_mut(&id.session)
+            && runtime.carriers.remove(&id.epoch).is_some()
+        {
+            self.counters.add(Count::CarriersLost);
+            tracing::info!(session = %id.session, epoch = %id.epoch, why, "carrier lost");
+        }
+        self.lifecycle.handle(Event::Lost(id.session, id.epoch), Instant::now());
+        self.act(None);
+    }
+
+    fn attach(&mut self, session: SessionId, epoch: Epoch, hello: Hello) {
+        let info = self.info();
+        let Some(runtime) = self.sessions.get_mut(&session) else { return };
+        runtime.watched = hello.watched;
+        let Some(Slot::Running { carrier, .. }) = runtime.carriers.get(&epoch) else { return };
+        self.counters.add(Count::CarriersAttached);
+        tracing::info!(%session, %epoch, streams = hello.streams.len(), "carrier attached");
+        carrier.set_watched(hello.watched);
+        carrier.attach(hello.streams);
+        carrier.send(Control::Farm(info));
+    }
+
+    fn info(&self) -> FarmInfo {
+        FarmInfo {
+            name: self.config.name.clone(),
+            services: self.config.services.iter().map(|s| s.service.clone()).collect(),
+        }
+    }
+
+    pub(super) fn tell_services(&self) {
+        for runtime in self.sessions.values() {
+            for slot in runtime.carriers.values() {
+                if let Slot::Running { carrier, .. } = slot {
+                    carrier.send(Control::Farm(self.info()));
+                }
+            }
+        }
+    }
+
+    fn close(&mut self, session: SessionId, epoch: Epoch, reason: GoodbyeReason) {
+        let live = self.sessions.get_mut(&session).and_then(|s| s.carriers.remove(&epoch));
+        if let Some(Slot::Running { carrier, .. }) = live.or_else(|| self.closing.remove(&(session, epoch))) {
+            carrier.close(reason);
+        }
+    }
+
+    pub(super) fn suspect_carriers(&self) {
+        for runtime in self.sessions.values() {
+            for slot in runtime.carriers.values() {
+                if let Slot::Running { carrier, .. } = slot {
+                    carrier.suspect();
+                }
+            }
+        }
+    }
+}
+
+fn add_candidate(peer: &Peer, line: String) {
+    let peer = peer.clone();
+    smol::spawn(async move {
+        if let Err(error) = peer.add_candidate(&line).await {
+            tracing::debug!(%error, "a candidate is of no use");
+        }
+    })
+    .detach();
+}
