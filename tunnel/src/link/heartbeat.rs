@@ -126,11 +126,9 @@ impl Heartbeat {
         (self.wanted, self.last_received) = (None, None);
     }
 
+    /// Counts from the next heartbeat on, which attention itself causes.
     pub(super) fn set_watched(&mut self, watched: bool) {
         self.watched = watched;
-        if let Some(sent) = self.last_sent {
-            self.due = if watched { self.due.min(sent + self.effective_interval()) } else { self.due };
-        }
     }
 
     /// A heartbeat is to go out at once, or as soon as the debounce allows.
