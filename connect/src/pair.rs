@@ -1,0 +1,158 @@
+//! Pairing with a farm.
+
+use std::time::Duration;
+
+use farm_protocol::broker::{Address, FromBroker, Role, Signal, ToBroker, UndeliveredReason};
+use farm_protocol::codec;
+use farm_protocol::id::BootId;
+use farm_protocol::invitation::{Invitation, InvitationError};
+use farm_protocol::keys::{KeyError, Nonce};
+use farm_protocol::pairing::{MAX_NAME, PairError, check_answer, request};
+use farm_protocol::signal::Payload;
+use farm_tunnel::broker_socket::{
+    AddressError, BrokerAddress, BrokerEvent, BrokerSocket, Dialer, Identity, TrustError,
+};
+use farm_tunnel::link;
+use farm_tunnel::progress::Beat;
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::client::{Client, ClientError, FarmRecord};
+use crate::slot::HeldSlot;
+use crate::tunnel::trust;
+
+/// How long pairing may take: the farm may be reconnecting just now.
+const WITHIN: Duration = Duration::from_secs(30);
+
+/// Before a request without an answer is repeated.
+const REPEAT: Duration = Duration::from_secs(3);
+
+/// Why pairing failed.
+#[derive(Debug, thiserror::Error)]
+pub enum PairFailure {
+    /// The invitation.
+    #[error(transparent)]
+    Invitation(#[from] InvitationError),
+    /// The invitation's broker.
+    #[error(transparent)]
+    Broker(#[from] AddressError),
+    /// A typed code says nothing of the broker.
+    #[error("a typed code needs the broker's address: add --broker wss://…")]
+    BrokerMissing,
+    /// The device's state.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// TLS.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// The key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The farm said no, or somebody is in between.
+    #[error(transparent)]
+    Answer(#[from] PairError),
+    /// Nobody answered in time.
+    #[error("{0}; the invitation is not used up, try again")]
+    NoAnswer(String),
+}
+
+/// Pairs this device, called `name`, with the farm of an invitation: a link,
+/// or a typed code together with `broker`.
+///
+/// # Errors
+/// [`PairFailure`]; the message says what to do.
+pub async fn pair(
+    client: &Client,
+    invitation: &str,
+    broker: Option<&str>,
+    name: &str,
+) -> Result<FarmRecord, PairFailure> {
+    let (secret, pinned, broker) = match invitation.parse::<Invitation>()? {
+        Invitation::Link(link) => (link.secret, Some(link.farm), link.broker),
+        Invitation::Code(secret) => (secret, None, broker.ok_or(PairFailure::BrokerMissing)?.to_owned()),
+    };
+    let broker: BrokerAddress = broker.parse()?;
+    let slot = HeldSlot::take(client.directory())?;
+    let random = SystemRandom::new();
+    let mut boot = [0; BootId::LEN];
+    random.fill(&mut boot).map_err(|_| KeyError::NoRandomness)?;
+    let identity = Identity {
+        key: client.key(),
+        role: Role::Phone,
+        slot: slot.slot(),
+        boot: BootId::from_bytes(boot),
+        name: None,
+        enrollment_token: None,
+    };
+    let dialer = Dialer::new(broker.clone(), trust()?, None);
+    let (socket, events) = BrokerSocket::start(dialer, identity, slot.start(), 0, Beat::unwatched());
+
+    let fits = name.char_indices().take_while(|(at, c)| at + c.len_utf8() <= MAX_NAME);
+    let name: String = fits.map(|(_, c)| c).collect();
+    let name = name.trim();
+    let ask = request(&secret, client.key().public(), slot.slot(), Nonce::generate(&random)?, name);
+    let payload = codec::encode(&Payload::PairRequest(Box::new(ask.clone())))
+        .map_err(|e| PairFailure::NoAnswer(e.to_string()))?;
+    let send = || {
+        let peer = Address::Invitation(ask.invitation);
+        socket.send(ToBroker::Signal(Signal { peer, payload: payload.clone() }))
+    };
+
+    let mut trouble = format!("the broker {broker} did not answer");
+    let deadline = std::time::Instant::now() + WITHIN;
+    let mut slot = slot;
+    let result = loop {
+        let event = async { Some(events.recv().await) };
+        let repeat = async {
+            smol::Timer::after(REPEAT).await;
+            None
+        };
+        let event = smol::future::or(event, repeat).await;
+        if std::time::Instant::now() >= deadline {
+            break Err(PairFailure::NoAnswer(trouble));
+        }
+        match event {
+            None => {
+                send();
+            }
+            Some(Err(_)) => break Err(PairFailure::NoAnswer("the link to the broker ended".to_owned())),
+            Some(Ok(BrokerEvent::Online(_))) => {
+                trouble = "the farm did not answer".to_owned();
+                send();
+            }
+            Some(Ok(BrokerEvent::State(link::State::Offline { reason, .. }))) => {
+                trouble = format!("the broker {broker}: {reason}");
+            }
+            Some(Ok(BrokerEvent::StaleEpoch(newest))) => match slot.jump_past(newest) {
+                Ok(epoch) => {
+                    socket.set_epoch(epoch);
+                    socket.event(link::Event::Start);
+                }
+                Err(error) => trouble = format!("this device's state: {error}"),
+            },
+            Some(Ok(BrokerEvent::Message(FromBroker::Undelivered(undelivered)))) => {
+                trouble = match undelivered.reason {
+                    UndeliveredReason::Offline => {
+                        "no farm with this invitation is at the broker: is the farm online, and the invitation fresh?"
+                    }
+                    _ => "the broker limits pairing attempts",
+                }
+                .to_owned();
+            }
+            Some(Ok(BrokerEvent::Message(FromBroker::Signal(signal)))) => {
+                let Ok(Payload::PairAnswer(answer)) = codec::decode::<Payload>(&signal.payload) else {
+                    continue;
+                };
+                match check_answer(&secret, &ask, pinned.as_ref(), &answer) {
+                    Ok((key, name)) => break Ok(FarmRecord { key, name, broker: broker.clone() }),
+                    Err(PairError::OtherRequest) => {}
+                    Err(error) => break Err(error.into()),
+                }
+            }
+            Some(Ok(_)) => {}
+        }
+    };
+    socket.event(link::Event::Stop);
+    let farm = result?;
+    client.add(farm.clone())?;
+    Ok(farm)
+}

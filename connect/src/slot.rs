@@ -1,0 +1,111 @@
+//! Slots: programs that share one device's key each take one, with a lock
+//! file, and count their starts in it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use farm_protocol::epoch::Epoch;
+use farm_protocol::id::Slot;
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::client::{ClientError, replace};
+
+/// A slot, held until dropped (or until the program dies).
+#[derive(Debug)]
+pub(crate) struct HeldSlot {
+    directory: PathBuf,
+    slot: Slot,
+    start: Epoch,
+    _lock: Flock<File>,
+}
+
+impl HeldSlot {
+    /// Takes the lowest free slot and counts this start durably.
+    pub(crate) fn take(directory: &Path) -> Result<Self, ClientError> {
+        for slot in Slot::all() {
+            let path = directory.join(format!("slot-{}.lock", slot.number()));
+            let io = |source| ClientError::Io { path: path.clone(), source };
+            let file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(&path)
+                .map_err(io)?;
+            let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else { continue };
+            let starts = read_starts(directory, slot).map_err(io)? + 1;
+            let mut held =
+                Self { directory: directory.to_owned(), slot, start: Epoch::default(), _lock: lock };
+            held.count(starts).map_err(io)?;
+            return Ok(held);
+        }
+        Err(ClientError::NoSlot(Slot::COUNT, directory.to_owned()))
+    }
+
+    pub(crate) fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    /// The first epoch of this start.
+    pub(crate) fn start(&self) -> Epoch {
+        self.start
+    }
+
+    /// Counts past an epoch that others know of us: our state was lost or
+    /// restored from a backup.
+    pub(crate) fn jump_past(&mut self, newest: Epoch) -> io::Result<Epoch> {
+        self.count(newest.starts() + 1)?;
+        Ok(self.start)
+    }
+
+    fn count(&mut self, starts: u64) -> io::Result<()> {
+        replace(&self.directory, &file_name(self.slot), starts.to_string().as_bytes())?;
+        self.start = Epoch::of_start(starts);
+        Ok(())
+    }
+}
+
+fn file_name(slot: Slot) -> String {
+    format!("slot-{}.starts", slot.number())
+}
+
+/// An unreadable count is 0: whoever knows better says so, and we jump.
+fn read_starts(directory: &Path, slot: Slot) -> io::Result<u64> {
+    match File::open(directory.join(file_name(slot))) {
+        Ok(file) => {
+            let mut text = String::new();
+            file.take(32).read_to_string(&mut text)?;
+            Ok(text.trim().parse().unwrap_or(0))
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(e) => Err(e),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_programs_take_two_slots_and_a_restart_takes_its_old_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = HeldSlot::take(dir.path()).unwrap();
+        let second = HeldSlot::take(dir.path()).unwrap();
+        assert_eq!((first.slot().number(), second.slot().number()), (0, 1));
+        let before = first.start();
+        drop(first);
+        let again = HeldSlot::take(dir.path()).unwrap();
+        assert_eq!(again.slot().number(), 0);
+        assert!(again.start() > before);
+    }
+
+    #[test]
+    fn the_ninth_program_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let held: Vec<_> = (0..Slot::COUNT).map(|_| HeldSlot::take(dir.path()).unwrap()).collect();
+        assert!(matches!(HeldSlot::take(dir.path()), Err(ClientError::NoSlot(..))));
+        drop(held);
+    }
+}
