@@ -1,0 +1,64 @@
+# Farm Tunnel. `make help` lists the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+CARGO_DENY_VERSION := 0.20.2
+PROGRAMS := -p farm-agent -p farm-broker -p farm-connect -p farm-tests
+
+.PHONY: help
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+# --- what a fresh machine needs -------------------------------------------
+
+.PHONY: need-rust need-cc tools
+need-rust:
+	@command -v $(CARGO) >/dev/null || { echo "cargo is missing: install Rust 1.95 or newer (https://rustup.rs)"; exit 1; }
+
+need-cc:
+	@command -v cc >/dev/null || { echo "a C compiler is missing: apt-get install gcc"; exit 1; }
+
+tools: need-rust need-cc ## Install what the checks need (cargo-deny)
+	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny --version $(CARGO_DENY_VERSION)
+
+# --- run it ----------------------------------------------------------------
+
+.PHONY: build demo bench
+build: need-rust need-cc ## Build every program, optimised
+	$(CARGO) build --release --locked $(PROGRAMS)
+
+demo: build ## A farm, a broker and a phone on this machine; one key per fault
+	target/release/demo $(DEMO)
+
+bench: build ## Measure throughput, latency, memory and wakeups; prints one table
+	target/release/bench $(BENCH)
+
+# --- check it --------------------------------------------------------------
+
+.PHONY: test check unit e2e lint deny audit
+test: ## Formatting, lints, unit, property and end-to-end tests; one summary
+	@./tests/run-all
+
+lint: need-rust need-cc ## Formatting and lints
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+deny: tools ## Licences, banned crates and sources
+	$(CARGO) deny --offline check licenses bans sources
+
+audit: tools ## Known vulnerabilities (needs the internet)
+	$(CARGO) deny check advisories
+
+# The property tests and simulations are many times faster optimised.
+unit: need-rust need-cc ## Unit and property tests
+	$(CARGO) test --release --locked --workspace --exclude farm-tests
+
+e2e: build ## The real programs against each other
+	$(CARGO) test --release --locked -p farm-tests
+
+.PHONY: clean
+clean: ## Remove what was built
+	$(CARGO) clean
