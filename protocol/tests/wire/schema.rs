@@ -150,6 +150,10 @@ fn changes(old: &Value) -> Vec<Value> {
         Value::Bool(true),
         Value::Text("of a newer version".to_owned()),
         Value::from(-1),
+        // One past the slots, and past each width.
+        Value::from(8),
+        Value::from(1u64 << 16),
+        Value::from(1u64 << 32),
         Value::from(1u64 << 53),
         Value::from(u64::MAX),
         Value::Float(1.0),
@@ -226,4 +230,27 @@ fn schema_and_reader_agree() {
         });
     }
     assert!(asked > 5_000, "only {asked} changes were tried");
+}
+
+/// What docs/protocol.md says about forms that nobody should send.
+#[test]
+fn the_reader_is_lax_where_the_documentation_says() {
+    for (what, kind, bytes) in [
+        ("a tag", "ping", &b"\xd9\xd9\xf7\x82\x01\xa1\x64ping\xc1\x07"[..]),
+        ("indefinite lengths", "to-broker", b"\x9f\x01\xa1\x65watch\xbf\x65farms\x9f\xff\xff\xff"),
+        (
+            "null for an absent field",
+            "to-broker",
+            b"\x82\x01\xa1\x69heartbeat\xa3\x61n\x00\x61e\x00\x61p\xf6",
+        ),
+        ("an array for a map", "from-broker", b"\x82\x01\xa1\x70heartbeat_answer\x81\x07"),
+        ("bytes for text", "control", b"\x82\x01\xa1\x64farm\xa2\x64name\x41a\x68services\x80"),
+        ("text for bytes", "frame", b"\x82\x01\xa1\x64data\x83\x01\x00\x61a"),
+        ("a number for a reason", "frame", b"\x82\x01\xa1\x65reset\x82\x01\x00"),
+        ("a map for a reason", "frame", b"\x82\x01\xa1\x65reset\x82\x01\xa1\x61x\xf6"),
+    ] {
+        let read = (Kind::named(kind).rewrite)(bytes);
+        let again = read.unwrap_or_else(|e| panic!("{what}: {e}"));
+        assert_ne!(again, bytes, "{what} is not how it is written");
+    }
 }
