@@ -20,7 +20,7 @@ pub use binaries::{BIN_DIR, binary};
 pub use error::HarnessError;
 pub use hash::{Hasher, hex, sha256};
 pub use lines::{Line, Source};
-pub use process::{Finished, Process, end_all, ending, run};
+pub use process::{Finished, LOGS, Process, end_all, ending, run};
 pub use tempfile::TempDir;
 pub use usage::Usage;
 pub use wait::until;

@@ -223,7 +223,7 @@ mod tests {
             facts.broker_link = "connected".to_owned();
             facts.address = " at 10.203.250.250".to_owned();
             facts.forward = "127.0.0.1:40001".parse().ok();
-            facts.tunnel.state = "connected".to_owned();
+            facts.tunnel.state = "live".to_owned();
             facts.tunnel.path = Some("direct".to_owned());
             facts.tunnel.round_trip = Some(Duration::from_micros(450));
             let answer = Answer {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 use super::board::{Board, Tone};
 use super::network::Network;
@@ -136,9 +137,11 @@ impl World {
         self.farm.agent.daemon.kill()?;
         self.farm.greenhouse.kill()?;
         self.board.facts().power = false;
-        let budget = Step::Cut.budget();
-        self.tunnel.wait_for_new("a tunnel that is down", budget, |status| !Tunnel::of(status).is_up())?;
-        Ok(format!("power cut; the phone noticed after {}", time(start.elapsed())))
+        let down = |status: &Value| !Tunnel::of(status).is_up();
+        let seen = self.tunnel.wait_for_new("a tunnel that is down", Step::Cut.budget(), down)?;
+        // The status is printed once a second and says how long it has been so.
+        let noticed = seen.at.saturating_duration_since(start).saturating_sub(Tunnel::of(&seen.status).since);
+        Ok(format!("power cut; the phone noticed after {}", time(noticed)))
     }
 
     fn restore(&mut self) -> Result<String, StepError> {
@@ -253,8 +256,8 @@ impl World {
 }
 
 /// Whether an agent's status says that it has the broker.
-pub(super) fn broker_linked(status: &serde_json::Value) -> bool {
-    status["broker"]["state"] == "connected"
+pub(super) fn broker_linked(status: &Value) -> bool {
+    status["broker"]["state"] == "online"
 }
 
 fn address(network: &Result<Network, String>) -> String {

@@ -20,7 +20,7 @@ pub use broker::Broker;
 pub use daemon::Daemon;
 pub use phone::{Forward, Phone};
 pub use place::Place;
-pub use watch::Watch;
+pub use watch::{Seen, Watch};
 
 /// Time a program gets to start or a command to finish: generous, for debug
 /// builds on a loaded machine; what is measured is reported apart.

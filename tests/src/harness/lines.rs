@@ -1,7 +1,7 @@
 //! What a program prints: the newest lines, and a way to wait for one.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -62,14 +62,18 @@ impl Lines {
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// Reads one source to its end.
-    pub(super) fn collect(&self, source: Source, input: impl Read) {
+    /// Reads one source to its end, copying it to `copy` as well.
+    pub(super) fn collect(&self, source: Source, input: impl Read, mut copy: impl Write) {
         let mut input = BufReader::new(input);
         let mut bytes = Vec::new();
         loop {
             bytes.clear();
             match (&mut input).take(LONGEST).read_until(b'\n', &mut bytes) {
-                Ok(1..) => self.push(source, &bytes),
+                Ok(1..) => {
+                    // A copy that can't be written must not end the program by a full pipe.
+                    let _ = copy.write_all(&bytes);
+                    self.push(source, &bytes);
+                }
                 // A broken pipe is an end like another.
                 Ok(0) | Err(_) => break,
             }
@@ -154,7 +158,7 @@ mod tests {
     fn only_the_newest_lines_are_kept_and_numbers_go_on() {
         let lines = Lines::new(1);
         let input = (0..KEPT + 10).map(|n| format!("{n}\n")).collect::<String>();
-        lines.collect(Source::Stdout, input.as_bytes());
+        lines.collect(Source::Stdout, input.as_bytes(), std::io::sink());
         let all = lines.all();
         assert_eq!(all.len(), KEPT);
         assert_eq!((all[0].number, all[0].text.as_str()), (10, "10"));
@@ -164,7 +168,9 @@ mod tests {
     fn a_wait_ends_with_the_program_or_its_deadline() {
         let deadline = Instant::now() + Duration::from_secs(60);
         let lines = Lines::new(1);
-        lines.collect(Source::Stderr, b"one\ntwo".as_slice());
+        let mut copy = Vec::new();
+        lines.collect(Source::Stderr, b"one\ntwo".as_slice(), &mut copy);
+        assert_eq!(copy, b"one\ntwo");
         let found = lines.wait(0, deadline, |l| l.text == "two").unwrap();
         assert_eq!(found.number, 1);
         let none = lines.wait(2, deadline, |_| true).unwrap_err();

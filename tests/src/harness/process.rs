@@ -1,5 +1,8 @@
 //! One running program: its lines, its signals, its end.
 
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -14,6 +17,9 @@ use nix::unistd::Pid;
 use super::lines::{Line, Lines, NoLine, Source, left};
 use super::{HarnessError, Usage};
 
+/// The environment variable that names a directory in which all that programs
+/// print is kept, a file for each.
+pub const LOGS: &str = "FARM_LOGS";
 /// Lines of output an error carries.
 const TAIL: usize = 20;
 
@@ -136,8 +142,9 @@ impl Process {
         let mut process =
             Self { name: name.to_owned(), pid, shared: Arc::clone(&shared), threads: Vec::with_capacity(3) };
         let (out, err, end) = (Arc::clone(&shared), Arc::clone(&shared), shared);
-        process.thread(move || out.lines.collect(Source::Stdout, stdout))?;
-        process.thread(move || err.lines.collect(Source::Stderr, stderr))?;
+        let (first, second) = (copy(name, pid)?, copy(name, pid)?);
+        process.thread(move || out.lines.collect(Source::Stdout, stdout, first))?;
+        process.thread(move || err.lines.collect(Source::Stderr, stderr, second))?;
         process.thread(move || reap(&end))?;
         Ok(process)
     }
@@ -312,6 +319,18 @@ impl Drop for Process {
         // could hold the pipes open for ever.
         let _ = self.kill();
     }
+}
+
+/// Where a program's lines are copied to besides the ring.
+fn copy(name: &str, pid: u32) -> Result<Box<dyn Write + Send>, HarnessError> {
+    let Some(dir) = std::env::var_os(LOGS) else {
+        return Ok(Box::new(std::io::sink()));
+    };
+    let path = Path::new(&dir).join(format!("{}-{pid}.log", name.replace([' ', '/'], "_")));
+    let file = File::options().create(true).append(true).open(&path);
+    let file =
+        file.map_err(|source| HarnessError::Io { doing: format!("writing {}", path.display()), source })?;
+    Ok(Box::new(file))
 }
 
 /// Waits for the end without taking the status, then takes it under the lock:

@@ -1,11 +1,20 @@
 //! A status command that prints one JSON object a line for as long as it runs.
 
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::harness::{HarnessError, Line, Process, Source};
+
+/// A status and when it was printed.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// When its line was read.
+    pub at: Instant,
+    /// The object.
+    pub status: Value,
+}
 
 /// A running `status --json --watch`.
 pub struct Watch {
@@ -43,7 +52,7 @@ impl Watch {
         what: &str,
         within: Duration,
         wanted: impl Fn(&Value) -> bool,
-    ) -> Result<Value, HarnessError> {
+    ) -> Result<Seen, HarnessError> {
         let newest = self.process.newest_line(|line| object(line).is_some());
         self.wait_from(newest.map_or(0, |line| line.number), what, within, wanted)
     }
@@ -57,7 +66,7 @@ impl Watch {
         what: &str,
         within: Duration,
         wanted: impl Fn(&Value) -> bool,
-    ) -> Result<Value, HarnessError> {
+    ) -> Result<Seen, HarnessError> {
         self.wait_from(self.process.mark(), what, within, wanted)
     }
 
@@ -67,11 +76,12 @@ impl Watch {
         what: &str,
         within: Duration,
         wanted: impl Fn(&Value) -> bool,
-    ) -> Result<Value, HarnessError> {
+    ) -> Result<Seen, HarnessError> {
         let line = self.process.wait_for_line_since(from, what, within, |line| {
             object(line).is_some_and(|status| wanted(&status))
         })?;
-        object(&line).ok_or_else(|| self.process.failed("printed no status"))
+        let status = object(&line).ok_or_else(|| self.process.failed("printed no status"))?;
+        Ok(Seen { at: line.at, status })
     }
 }
 
