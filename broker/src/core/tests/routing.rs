@@ -25,15 +25,15 @@ impl Pair {
         Self { world, farm, phone, at_farm, at_phone }
     }
 
-    fn to_farm(&mut self) -> Option<Reason> {
+    fn signal_farm(&mut self) -> Option<Reason> {
         self.world.try_signal(self.at_phone, Address::Farm(self.farm.farm_id()))
     }
 
-    fn to_phone(&mut self) -> Option<Reason> {
+    fn signal_phone(&mut self) -> Option<Reason> {
         self.world.try_signal(self.at_farm, Address::Phone(self.phone.session()))
     }
 
-    fn to_invitation(&mut self, number: u8) -> Option<Reason> {
+    fn signal_invitation(&mut self, number: u8) -> Option<Reason> {
         self.world.try_signal(self.at_phone, Address::Invitation(invitation(number)))
     }
 }
@@ -41,10 +41,10 @@ impl Pair {
 #[test]
 fn signals_go_both_ways_with_the_senders_address() {
     let mut pair = Pair::new(true);
-    assert_eq!(pair.to_farm(), None);
+    assert_eq!(pair.signal_farm(), None);
     let from = pair.world.one_signal(pair.at_farm);
     assert_eq!(from, Address::Phone(pair.phone.session()));
-    assert_eq!(pair.to_phone(), None);
+    assert_eq!(pair.signal_phone(), None);
     let from = pair.world.one_signal(pair.at_phone);
     assert_eq!(from, Address::Farm(pair.farm.farm_id()));
 }
@@ -52,7 +52,7 @@ fn signals_go_both_ways_with_the_senders_address() {
 #[test]
 fn a_strangers_signal_and_one_to_an_unknown_farm_end_the_same() {
     let mut pair = Pair::new(false);
-    assert_eq!(pair.to_farm(), Some(Reason::Offline));
+    assert_eq!(pair.signal_farm(), Some(Reason::Offline));
     assert!(pair.world.take(pair.at_farm).is_empty());
     let unknown = Address::Farm(Device::farm(5).farm_id());
     assert_eq!(pair.world.try_signal(pair.at_phone, unknown), Some(Reason::Offline));
@@ -61,7 +61,7 @@ fn a_strangers_signal_and_one_to_an_unknown_farm_end_the_same() {
 #[test]
 fn a_farm_reaches_no_phone_that_it_has_nothing_to_do_with() {
     let mut pair = Pair::new(false);
-    assert_eq!(pair.to_phone(), Some(Reason::Offline));
+    assert_eq!(pair.signal_phone(), Some(Reason::Offline));
     assert!(pair.world.take(pair.at_phone).is_empty());
 }
 
@@ -69,61 +69,61 @@ fn a_farm_reaches_no_phone_that_it_has_nothing_to_do_with() {
 fn a_signal_to_a_device_that_is_away_is_not_handed_on() {
     let mut pair = Pair::new(true);
     pair.world.say(pair.at_phone, ToBroker::Goodbye);
-    assert_eq!(pair.to_phone(), Some(Reason::Offline));
+    assert_eq!(pair.signal_phone(), Some(Reason::Offline));
     pair.at_phone = pair.world.enter(&pair.phone);
     pair.world.say(pair.at_farm, ToBroker::Goodbye);
-    assert_eq!(pair.to_farm(), Some(Reason::Offline));
-    assert_eq!(pair.to_invitation(1), Some(Reason::Offline));
+    assert_eq!(pair.signal_farm(), Some(Reason::Offline));
+    assert_eq!(pair.signal_invitation(1), Some(Reason::Offline));
 }
 
 #[test]
 fn an_invitation_leads_to_its_farm_and_back() {
     let mut pair = Pair::new(false);
-    assert_eq!(pair.to_invitation(2), Some(Reason::Offline), "nobody's invitation");
-    assert_eq!(pair.to_invitation(1), None);
+    assert_eq!(pair.signal_invitation(2), Some(Reason::Offline), "nobody's invitation");
+    assert_eq!(pair.signal_invitation(1), None);
     let from = pair.world.one_signal(pair.at_farm);
     assert_eq!(from, Address::Phone(pair.phone.session()));
-    assert_eq!(pair.to_phone(), None, "the farm may answer");
+    assert_eq!(pair.signal_phone(), None, "the farm may answer");
     let from = pair.world.one_signal(pair.at_phone);
     assert_eq!(from, Address::Farm(pair.farm.farm_id()));
-    assert_eq!(pair.to_farm(), Some(Reason::Offline), "but the phone stays a stranger");
+    assert_eq!(pair.signal_farm(), Some(Reason::Offline), "but the phone stays a stranger");
 }
 
 #[test]
 fn the_answer_to_a_strangers_pairing_must_come_within_a_minute() {
     let mut pair = Pair::new(false);
-    assert_eq!(pair.to_invitation(1), None);
+    assert_eq!(pair.signal_invitation(1), None);
     pair.world.advance(Duration::from_secs(59));
-    assert_eq!(pair.to_phone(), None);
+    assert_eq!(pair.signal_phone(), None);
     pair.world.advance(Duration::from_secs(1));
-    assert_eq!(pair.to_phone(), Some(Reason::Offline));
+    assert_eq!(pair.signal_phone(), Some(Reason::Offline));
 }
 
 #[test]
 fn an_exchange_survives_the_farms_reconnect() {
     let mut pair = Pair::new(false);
-    assert_eq!(pair.to_invitation(1), None);
+    assert_eq!(pair.signal_invitation(1), None);
     pair.world.say(pair.at_farm, ToBroker::Goodbye);
     pair.world.advance(Duration::from_secs(2));
     pair.at_farm = pair.world.enter(&pair.farm);
-    assert_eq!(pair.to_phone(), None);
+    assert_eq!(pair.signal_phone(), None);
 }
 
 #[test]
 fn a_farm_may_still_tell_a_phone_that_it_was_revoked() {
     let mut pair = Pair::new(true);
-    assert_eq!(pair.to_farm(), None);
+    assert_eq!(pair.signal_farm(), None);
     pair.world.say(pair.at_farm, access(&[], &[]));
-    assert_eq!(pair.to_phone(), None);
-    assert_eq!(pair.to_farm(), Some(Reason::Offline));
+    assert_eq!(pair.signal_phone(), None);
+    assert_eq!(pair.signal_farm(), Some(Reason::Offline));
 }
 
 #[test]
 fn a_withdrawn_invitation_leads_nowhere() {
     let mut pair = Pair::new(false);
     pair.world.say(pair.at_farm, access(&[], &[invitation(2)]));
-    assert_eq!(pair.to_invitation(1), Some(Reason::Offline));
-    assert_eq!(pair.to_invitation(2), None);
+    assert_eq!(pair.signal_invitation(1), Some(Reason::Offline));
+    assert_eq!(pair.signal_invitation(2), None);
     assert_eq!(pair.world.core.farms.invitations(), 1);
 }
 
@@ -132,12 +132,12 @@ fn an_invitation_stays_with_the_farm_that_named_it_first() {
     let mut pair = Pair::new(false);
     let thief = pair.world.enter(&Device::farm(2));
     pair.world.say(thief, access(&[], &[invitation(1)]));
-    assert_eq!(pair.to_invitation(1), None);
+    assert_eq!(pair.signal_invitation(1), None);
     pair.world.one_signal(pair.at_farm);
     assert!(pair.world.take(thief).is_empty());
     // Nor does the thief take it away with itself.
     pair.world.say(thief, access(&[], &[]));
-    assert_eq!(pair.to_invitation(1), None);
+    assert_eq!(pair.signal_invitation(1), None);
 }
 
 #[test]

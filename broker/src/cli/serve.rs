@@ -1,0 +1,101 @@
+//! `farm-broker serve`: from settings to a running broker, and its end.
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+
+use async_signal::{Signal, Signals};
+use futures_util::StreamExt;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use sd_notify::NotifyState;
+use tracing::level_filters::LevelFilter;
+
+use crate::config::Settings;
+use crate::server::site::NoSite;
+use crate::server::{Options, Server};
+
+/// Files that are open besides the sockets: the store, the log, the rest.
+const OTHER_FILES: u64 = 128;
+
+/// Runs until a signal ends it.
+pub(super) fn run(settings: &Settings) -> Result<(), Box<dyn std::error::Error>> {
+    start_log()?;
+    let limits = settings.limits();
+    make_room_for(limits.connections as u64);
+    let names = settings.public_url.as_ref().map(|url| url.names());
+    if names.is_none() {
+        tracing::warn!(
+            "no --public-url is given: devices may call this broker by any name, so a signature made for another broker is not told apart"
+        );
+    }
+    let options = Options {
+        listen: settings.listen(),
+        stun: settings.stun.unwrap_or_default().0,
+        state: settings.state(),
+        names: names.unwrap_or_default(),
+        trusted_proxies: settings.trusted_proxy.clone(),
+        limits,
+        site: Arc::new(NoSite),
+    };
+    smol::block_on(async {
+        // Before the start: a signal that comes meanwhile is not lost.
+        let mut signals = Signals::new([Signal::Term, Signal::Int])?;
+        let server = Server::start(options).await?;
+        super::print(&format!("farm-broker listening on {}\n", server.address()))?;
+        match server.stun_address() {
+            Some(address) => tracing::info!(%address, "answering STUN"),
+            None => tracing::info!("not answering STUN"),
+        }
+        notify(&[NotifyState::Ready]);
+        let signal = signals.next().await.transpose()?;
+        tracing::info!(?signal, "shutting down");
+        notify(&[NotifyState::Stopping]);
+        server.stop().await;
+        Ok(())
+    })
+}
+
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "the service manager could not be told");
+    }
+}
+
+fn start_log() -> Result<(), String> {
+    let level = match std::env::var("FARM_BROKER_LOG") {
+        Ok(text) => text
+            .parse::<LevelFilter>()
+            .map_err(|_| format!("FARM_BROKER_LOG is {text:?}: use error, warn, info, debug or trace"))?,
+        Err(_) => LevelFilter::INFO,
+    };
+    let log = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
+    // The journal has its own clock.
+    if std::env::var_os("JOURNAL_STREAM").is_some() {
+        log.without_time().init();
+    } else {
+        log.init();
+    }
+    Ok(())
+}
+
+/// Each device holds a file: asks for as many as the system allows.
+fn make_room_for(connections: u64) {
+    let wanted = connections + OTHER_FILES;
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        let target = wanted.min(hard).max(soft);
+        setrlimit(Resource::RLIMIT_NOFILE, target, hard)?;
+        Ok(target)
+    });
+    match raised {
+        Ok(files) if files < wanted => tracing::warn!(
+            files,
+            wanted,
+            "fewer files may be open than connections are allowed: raise LimitNOFILE"
+        ),
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "the limit of open files could not be raised"),
+    }
+}

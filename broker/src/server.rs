@@ -1,0 +1,220 @@
+//! The server: everything around the core that does I/O.
+
+mod actor;
+mod address;
+mod admission;
+mod desk;
+mod digest;
+pub mod http;
+pub mod listen;
+pub mod outbox;
+pub mod site;
+mod socket;
+mod stun;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use async_channel::{Receiver, Sender};
+use farm_store::Store;
+use ring::rand::{SecureRandom, SystemRandom};
+use smol::net::TcpListener;
+use smol::{Task, Timer};
+
+use crate::core::{Core, Limits, Settings};
+use crate::store::{self, RecordsError};
+use actor::{Actor, Input};
+use admission::Admission;
+use desk::{Desk, DeskError};
+use digest::Digest;
+use http::Front;
+use listen::{ListenError, StunListen};
+use outbox::Waiting;
+use site::Site;
+
+/// Devices get this long to take their farewell when the broker ends: the
+/// sockets' own farewell takes at most 2 s.
+const SHUTDOWN_WITHIN: Duration = Duration::from_secs(3);
+
+/// Rest after an error of accept: it is about used up file descriptors, which
+/// come back when connections end.
+const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
+
+/// Connections accepted before other tasks get their turn.
+const ACCEPT_BATCH: u32 = 32;
+
+/// What the operator decides.
+pub struct Options {
+    /// Where to listen for HTTP and WebSockets. Port 0: any.
+    pub listen: SocketAddr,
+    /// Where to answer STUN.
+    pub stun: StunListen,
+    /// The state directory.
+    pub state: PathBuf,
+    /// Names by which devices may call this broker, see [`Settings::names`].
+    pub names: BTreeSet<String>,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpAddr>,
+    /// What devices may do.
+    pub limits: Limits,
+    /// What is served besides.
+    pub site: Arc<dyn Site>,
+}
+
+/// Why the broker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A port can't be had.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The state directory can't be used.
+    #[error(transparent)]
+    Records(#[from] RecordsError),
+    /// The admin socket can't be had.
+    #[error(transparent)]
+    Desk(#[from] DeskError),
+}
+
+/// A running broker. It runs on smol's global executor.
+pub struct Server {
+    address: SocketAddr,
+    stun: Option<SocketAddr>,
+    inputs: Sender<Input>,
+    ended: Receiver<Infallible>,
+    store: Store,
+    actor: Task<()>,
+    /// Dropped when the broker ends: requests for pages end then.
+    running: Sender<Infallible>,
+    /// Dropping them ends them.
+    tasks: Vec<Task<()>>,
+}
+
+impl Server {
+    /// Brings the broker up: when this returns, devices can connect.
+    ///
+    /// # Errors
+    /// [`StartError`]; its text says what to do.
+    pub async fn start(options: Options) -> Result<Self, StartError> {
+        let (listener, stun_socket) = listen::bind(options.listen, options.stun).await?;
+        let address = local(listener.local_addr(), options.listen)?;
+        let stun = match &stun_socket {
+            Some(socket) => Some(local(socket.local_addr(), options.listen)?),
+            None => None,
+        };
+        let state = options.state.clone();
+        let (store, records) = smol::unblock(move || store::open(&state)).await?;
+        // After the store: its lock says that no other broker lives here.
+        let desk_listener = desk::open(&options.state)?;
+
+        let (inputs, received) = async_channel::bounded(actor::QUEUE);
+        let (alive, ended) = async_channel::bounded(1);
+        let (running, stopping) = async_channel::bounded(1);
+        let settings = Settings {
+            names: options.names,
+            stun_port: stun.map(|address| address.port()),
+            limits: options.limits,
+        };
+        let admission = Admission::new(&settings.limits);
+        let actor = Actor {
+            core: Core::new(settings, records.farms, records.tokens, actor::now()),
+            store: store.clone(),
+            inputs: received,
+            reports: inputs.clone(),
+            outboxes: BTreeMap::new(),
+            digest: Digest::new(Instant::now()),
+        };
+        let front = Arc::new(Front {
+            inputs: inputs.clone(),
+            site: options.site,
+            trusted_proxies: options.trusted_proxies,
+            waiting: Waiting::default(),
+            next_connection: AtomicU64::new(1),
+            alive,
+            stopping,
+        });
+        let desk = Desk { inputs: inputs.clone(), store: store.clone() };
+        let mut tasks =
+            vec![smol::spawn(accept(listener, front, admission)), smol::spawn(desk.serve(desk_listener))];
+        tasks.extend(stun_socket.map(|socket| smol::spawn(stun::serve(socket))));
+        Ok(Self { address, stun, inputs, ended, store, actor: smol::spawn(actor.run()), running, tasks })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where it answers STUN.
+    pub fn stun_address(&self) -> Option<SocketAddr> {
+        self.stun
+    }
+
+    /// Tells all devices to come back later, closes everything and lets go of
+    /// the state directory.
+    pub async fn stop(self) {
+        drop(self.tasks);
+        drop(self.running);
+        let mut seed = [0; 8];
+        if SystemRandom::new().fill(&mut seed).is_err() {
+            tracing::warn!("no randomness: devices come back less spread");
+        }
+        let seed = u64::from_le_bytes(seed);
+        // Refused only when the actor has ended already.
+        let _ended = self.inputs.send(Input::ShutDown { seed }).await;
+        self.actor.await;
+        let gone = async {
+            // Nobody ever sends here: this returns when the last connection ends.
+            let _closed = self.ended.recv().await;
+        };
+        smol::future::or(gone, async {
+            Timer::after(SHUTDOWN_WITHIN).await;
+        })
+        .await;
+        self.store.close().await;
+    }
+}
+
+fn local(address: io::Result<SocketAddr>, asked: SocketAddr) -> Result<SocketAddr, ListenError> {
+    address.map_err(|source| ListenError { address: asked, transport: "TCP", option: "--listen", source })
+}
+
+async fn accept(listener: TcpListener, front: Arc<Front>, admission: Admission) {
+    let mut count = 0u32;
+    let mut told = 0;
+    loop {
+        count = count.wrapping_add(1);
+        if count.is_multiple_of(ACCEPT_BATCH) {
+            smol::future::yield_now().await;
+        }
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted; if this stays, raise the limit of open files");
+                Timer::after(ACCEPT_AGAIN_AFTER).await;
+                continue;
+            }
+        };
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        let is_proxy = front.trusted_proxies.contains(&peer.ip());
+        let Some(ticket) = admission.enter(peer.ip(), is_proxy) else {
+            // Doubling: a flood must not fill the log.
+            let refused = admission.refused();
+            if refused >= told * 2 {
+                told = refused.max(1);
+                tracing::warn!(refused, "sockets turned away: too many are open");
+            }
+            continue;
+        };
+        if let Err(error) = listen::tune(&stream) {
+            tracing::debug!(%error, "a connection was gone before it began");
+            continue;
+        }
+        smol::spawn(front.clone().serve(stream, peer, ticket)).detach();
+    }
+}

@@ -1,0 +1,192 @@
+//! The task that owns the core: feeds it, and does what it asks.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use async_channel::{Receiver, Sender};
+use bytes::Bytes;
+use farm_protocol::broker::FromBroker;
+use farm_protocol::codec;
+use farm_store::Store;
+use smol::Timer;
+
+use super::digest::Digest;
+use super::outbox::Outbox;
+use crate::admin::FarmLine;
+use crate::core::counters::Counters;
+use crate::core::{Action, ConnectionId, Core, Event, Now};
+use crate::store;
+
+/// Events that wait for the core. A full queue holds the sockets back.
+pub(super) const QUEUE: usize = 1024;
+
+/// Events handled before the deadlines are looked at again.
+const BATCH: usize = 256;
+
+/// What the actor is told.
+#[derive(Debug)]
+pub(super) enum Input {
+    /// A device opened a WebSocket; what it is sent goes here.
+    Opened(Event, ConnectionId, Outbox),
+    /// Something happened.
+    Event(Event),
+    /// May another enrollment token be issued?
+    MayIssueToken(Sender<bool>),
+    /// The operator's list.
+    Farms(Sender<Vec<FarmLine>>),
+    /// The counters.
+    Counters(Sender<Counters>),
+    /// Say farewell to all devices, and end.
+    ShutDown { seed: u64 },
+}
+
+/// The time now.
+pub(super) fn now() -> Now {
+    Now { instant: Instant::now(), unix: store::unix_time() }
+}
+
+/// The actor's state.
+pub(super) struct Actor {
+    pub(super) core: Core,
+    pub(super) store: Store,
+    pub(super) inputs: Receiver<Input>,
+    /// For what the store's tasks have to report.
+    pub(super) reports: Sender<Input>,
+    pub(super) outboxes: BTreeMap<ConnectionId, Outbox>,
+    pub(super) digest: Digest,
+}
+
+impl Actor {
+    /// Runs until told to shut down, or until nobody is left to tell.
+    pub(super) async fn run(mut self) {
+        loop {
+            let core_due = self.core.poll_timeout().map(|(at, _)| at);
+            let due = core_due.map_or(self.digest.due(), |at| at.min(self.digest.due()));
+            let first = smol::future::or(async { Some(self.inputs.recv().await) }, async {
+                Timer::at(due).await;
+                None
+            });
+            match first.await {
+                Some(Ok(input)) => {
+                    if self.take(input).is_break() {
+                        return;
+                    }
+                }
+                Some(Err(_)) => return,
+                None => self.handle(Event::Timeout),
+            }
+            for _ in 0..BATCH {
+                let Ok(input) = self.inputs.try_recv() else {
+                    break;
+                };
+                if self.take(input).is_break() {
+                    return;
+                }
+            }
+            self.digest.look(self.core.counters(), Instant::now());
+            smol::future::yield_now().await;
+        }
+    }
+
+    fn take(&mut self, input: Input) -> ControlFlow<()> {
+        match input {
+            Input::Opened(event, connection, outbox) => {
+                self.outboxes.insert(connection, outbox);
+                self.handle(event);
+            }
+            Input::Event(event) => {
+                if let Event::Closed { connection, .. } = event {
+                    self.outboxes.remove(&connection);
+                }
+                self.handle(event);
+            }
+            // Where nobody waits for the answer any more, nobody misses it.
+            Input::MayIssueToken(answer) => {
+                let _gone = answer.try_send(self.core.may_issue_token());
+            }
+            Input::Farms(answer) => {
+                let _gone = answer.try_send(self.farm_lines());
+            }
+            Input::Counters(answer) => {
+                let _gone = answer.try_send(*self.core.counters());
+            }
+            Input::ShutDown { seed } => {
+                self.handle(Event::ShutDown { seed });
+                return ControlFlow::Break(());
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn farm_lines(&self) -> Vec<FarmLine> {
+        let now = now();
+        let unix_at = |at: Instant| {
+            let ago = now.instant.saturating_duration_since(at);
+            now.unix.saturating_sub(ago.as_secs())
+        };
+        self.core
+            .farms()
+            .map(|view| FarmLine {
+                id: view.id.to_string(),
+                name: view.name,
+                online: view.online,
+                since: view.since.map(unix_at),
+                enrolled: view.enrolled,
+            })
+            .collect()
+    }
+
+    fn handle(&mut self, event: Event) {
+        self.core.handle(event, now());
+        while let Some(action) = self.core.poll_action() {
+            match action {
+                Action::Send { connection, message } => self.send(connection, &message),
+                // Dropping the outbox lets the socket send what waits and end.
+                Action::Close { connection } => drop(self.outboxes.remove(&connection)),
+                Action::Enroll { farm, record } => {
+                    let (store, reports) = (self.store.clone(), self.reports.clone());
+                    smol::spawn(async move {
+                        let event = match store::enroll(&store, farm, &record).await {
+                            Ok(()) => Event::Enrolled { farm },
+                            Err(error) => {
+                                tracing::error!(%farm, %error, "the enrollment could not be stored");
+                                Event::EnrollmentFailed { farm }
+                            }
+                        };
+                        // Refused only when the broker ends.
+                        let _ended = reports.send(Input::Event(event)).await;
+                    })
+                    .detach();
+                }
+                Action::ForgetToken { hash } => {
+                    let store = self.store.clone();
+                    smol::spawn(async move {
+                        if let Err(error) = store::remove_token(&store, hash).await {
+                            tracing::warn!(%error, "an expired enrollment token stays in the store");
+                        }
+                    })
+                    .detach();
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, connection: ConnectionId, message: &FromBroker) {
+        let Some(outbox) = self.outboxes.get(&connection) else {
+            return;
+        };
+        let sent = match codec::encode(message) {
+            Ok(bytes) => outbox.push(Bytes::from(bytes)).is_ok(),
+            Err(error) => {
+                // The core bounds all it sends well below the codec's limit.
+                tracing::error!(%error, "a message could not be encoded");
+                false
+            }
+        };
+        if !sent && let Some(outbox) = self.outboxes.remove(&connection) {
+            outbox.give_up();
+            self.core.handle(Event::Closed { connection, slow: true }, now());
+        }
+    }
+}

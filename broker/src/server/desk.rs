@@ -1,0 +1,187 @@
+//! The operator's desk: answers the admin socket.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixListener as StdListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_channel::Sender;
+use farm_protocol::base32;
+use farm_store::Store;
+use futures_util::io::BufReader;
+use futures_util::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
+use nix::sys::stat::{Mode, fchmod};
+use ring::rand::{SecureRandom, SystemRandom};
+use smol::Timer;
+use smol::lock::Semaphore;
+use smol::net::unix::{UnixListener, UnixStream};
+
+use super::actor::Input;
+use crate::admin::{Answer, MAX_REQUEST, Request, VALID_SECONDS, socket_path};
+use crate::core::Event;
+use crate::core::enrollment::{TOKEN_BYTES, TokenHash, TokenRecord, presentable};
+use crate::store;
+
+/// Operators at once.
+const SEATS: usize = 8;
+
+/// A request must be there, and its answer taken, within this time.
+const WITHIN: Duration = Duration::from_secs(10);
+
+/// Why the admin socket can't be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("can't open the admin socket {}: {source}; is the path short enough (107 bytes) and writable?", .path.display())]
+pub struct DeskError {
+    /// The socket.
+    pub path: PathBuf,
+    /// Why.
+    pub source: io::Error,
+}
+
+/// Answers operators.
+pub(super) struct Desk {
+    pub(super) inputs: Sender<Input>,
+    pub(super) store: Store,
+}
+
+/// Opens the socket with mode 0600 from its first moment. What is there is
+/// left over from a dead broker: the caller holds the state directory's lock.
+pub(super) fn open(state: &Path) -> Result<UnixListener, DeskError> {
+    let path = socket_path(state);
+    let opened = open_at(&path);
+    opened.map_err(|source| DeskError { path, source })
+}
+
+fn open_at(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let fd: OwnedFd = socket(
+        AddressFamily::Unix,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+        None,
+    )?;
+    // Linux gives the file the mode that the socket has when it is bound.
+    fchmod(&fd, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    bind(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+    listen(&fd, Backlog::new(SEATS as i32)?)?;
+    UnixListener::try_from(StdListener::from(fd))
+}
+
+impl Desk {
+    /// Answers for ever.
+    pub(super) async fn serve(self, listener: UnixListener) {
+        let desk = Arc::new(self);
+        let seats = Arc::new(Semaphore::new(SEATS));
+        loop {
+            let seat = seats.acquire_arc().await;
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let desk = desk.clone();
+                    smol::spawn(async move {
+                        let _seat = seat;
+                        let served = smol::future::or(desk.attend(stream), async {
+                            Timer::after(WITHIN).await;
+                            Err(io::ErrorKind::TimedOut.into())
+                        });
+                        if let Err(error) = served.await {
+                            tracing::debug!(%error, "an operator's connection failed");
+                        }
+                    })
+                    .detach();
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the admin socket accepts nobody at the moment");
+                    Timer::after(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    }
+
+    /// Requests of one operator, until the stream ends.
+    async fn attend(&self, stream: UnixStream) -> io::Result<()> {
+        let (reader, mut writer) = stream.split();
+        let mut reader = BufReader::new(reader);
+        loop {
+            let mut line = String::new();
+            if (&mut reader).take(MAX_REQUEST).read_line(&mut line).await? == 0 {
+                return Ok(());
+            }
+            let answer = match serde_json::from_str(&line) {
+                Ok(request) => self.answer(request).await,
+                Err(error) => Answer::Error(format!("not a request: {error}")),
+            };
+            let mut bytes = serde_json::to_vec(&answer)?;
+            bytes.push(b'\n');
+            writer.write_all(&bytes).await?;
+            writer.flush().await?;
+            if !line.ends_with('\n') {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn answer(&self, request: Request) -> Answer {
+        let answer = match request {
+            Request::Enroll { name, valid_seconds } => return self.enroll(name, valid_seconds).await,
+            Request::Farms {} => self.ask(Input::Farms).await.map(Answer::Farms),
+            Request::Counters {} => {
+                let counters = self.ask(Input::Counters).await;
+                counters.map(|counters| Answer::Counters(Box::new(counters)))
+            }
+        };
+        answer.unwrap_or_else(ending)
+    }
+
+    async fn enroll(&self, name: Option<String>, valid_seconds: u64) -> Answer {
+        if !VALID_SECONDS.contains(&valid_seconds) {
+            let (least, most) = VALID_SECONDS.into_inner();
+            return Answer::Error(format!(
+                "a token is valid for {least} to {most} seconds, not {valid_seconds}"
+            ));
+        }
+        match self.ask(Input::MayIssueToken).await {
+            None => return ending(),
+            Some(false) => {
+                return Answer::Error(
+                    "too many open enrollment tokens: use some, or wait for them to expire".into(),
+                );
+            }
+            Some(true) => {}
+        }
+        let mut token = [0; TOKEN_BYTES];
+        if SystemRandom::new().fill(&mut token).is_err() {
+            return Answer::Error("the operating system gave no randomness".into());
+        }
+        let hash = TokenHash::of(&token);
+        let record = TokenRecord {
+            name: name.map(|name| presentable(&name)).filter(|name| !name.is_empty()),
+            expires: store::unix_time() + valid_seconds,
+        };
+        // Durable before it is shown, and known before it can be used.
+        if let Err(error) = store::add_token(&self.store, hash, &record).await {
+            return Answer::Error(format!("the token could not be stored: {error}"));
+        }
+        let event = Input::Event(Event::TokenIssued { hash, token: record });
+        if self.inputs.send(event).await.is_err() {
+            return ending();
+        }
+        Answer::Token(base32::encode(&token))
+    }
+
+    /// Asks the actor; `None` when the broker is ending.
+    async fn ask<T>(&self, question: impl FnOnce(Sender<T>) -> Input) -> Option<T> {
+        let (answer, answered) = async_channel::bounded(1);
+        self.inputs.send(question(answer)).await.ok()?;
+        answered.recv().await.ok()
+    }
+}
+
+fn ending() -> Answer {
+    Answer::Error("the broker is shutting down: try again when it is back".into())
+}

@@ -1,0 +1,173 @@
+//! The HTTP/1.1 front: health, the WebSocket upgrade, and the site.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use async_channel::{Receiver, Sender};
+use async_tungstenite::tungstenite::handshake::server::create_response;
+use bytes::Bytes;
+use farm_protocol::{CONNECT_PATH, SUBPROTOCOL};
+use futures_util::{AsyncRead, AsyncWrite};
+use http_body_util::Full;
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
+use hyper::http::request::Parts;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, StatusCode};
+use smol::Timer;
+use smol::future::or;
+use smol_hyper::rt::{FuturesIo, SmolTimer};
+
+use super::actor::Input;
+use super::address::client_address;
+use super::admission::Ticket;
+use super::outbox::Waiting;
+use super::site::{Page, Site, text};
+use super::socket::Socket;
+use crate::core::ConnectionId;
+
+/// Path of the health check.
+pub const HEALTH_PATH: &str = "/healthz";
+
+/// The head of a request must be there within this time, also when it
+/// trickles in or when nothing follows an earlier request.
+pub const HEADER_WITHIN: Duration = Duration::from_secs(10);
+
+/// A connection that stays with HTTP is closed after this time, whatever it
+/// is doing: a site of a few megabytes on a slow mobile link.
+pub const HTTP_LASTS: Duration = Duration::from_secs(120);
+
+/// Largest head of a request, in bytes. Browsers send below 2 KiB here.
+const MAX_HEAD: usize = 8 * 1024;
+
+/// Most headers of a request.
+const MAX_HEADERS: usize = 64;
+
+/// What all connections share.
+pub(super) struct Front {
+    pub(super) inputs: Sender<Input>,
+    pub(super) site: Arc<dyn Site>,
+    pub(super) trusted_proxies: Vec<IpAddr>,
+    pub(super) waiting: Waiting,
+    pub(super) next_connection: AtomicU64,
+    /// Held by every connection: when the last is gone the server has ended.
+    pub(super) alive: Sender<Infallible>,
+    /// Closed when the broker ends.
+    pub(super) stopping: Receiver<Infallible>,
+}
+
+impl Front {
+    /// Serves one connection; a device's goes on in a task of its own.
+    pub(super) async fn serve<S>(self: Arc<Self>, stream: S, peer: SocketAddr, ticket: Ticket)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let device = OnceLock::new();
+        let service = service_fn(|request: Request<hyper::body::Incoming>| {
+            let (parts, _unread) = request.into_parts();
+            std::future::ready(Ok::<_, Infallible>(self.answer(&parts, peer, &device)))
+        });
+        let http = http1::Builder::new()
+            .timer(SmolTimer::new())
+            .header_read_timeout(HEADER_WITHIN)
+            .max_buf_size(MAX_HEAD)
+            .max_headers(MAX_HEADERS)
+            .serve_connection(FuturesIo::new(stream), service)
+            .without_shutdown();
+        let over = async {
+            Timer::after(HTTP_LASTS).await;
+            None
+        };
+        let stopping = async {
+            // Nobody ever sends here: this returns when the broker ends.
+            let _closed = self.stopping.recv().await;
+            None
+        };
+        let served = or(async { Some(http.await) }, or(over, stopping));
+        let parts = match served.await {
+            Some(Ok(parts)) => parts,
+            Some(Err(error)) => return tracing::debug!(%error, "an HTTP connection ended"),
+            None => return,
+        };
+        let Some(observed) = device.get().copied() else {
+            return;
+        };
+        let connection = ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed));
+        let (stream, inputs) = (parts.io.into_inner(), self.inputs.clone());
+        let socket = Socket::open(stream, parts.read_buf, connection, observed, inputs, &self.waiting);
+        if let Some(socket) = socket.await {
+            let alive = self.alive.clone();
+            // A fresh task: this one has the size of the HTTP machinery, and
+            // would keep it for as long as the device stays.
+            smol::spawn(async move {
+                let _held = (ticket, alive);
+                socket.run().await;
+            })
+            .detach();
+        }
+    }
+
+    fn answer(&self, request: &Parts, peer: SocketAddr, device: &OnceLock<SocketAddr>) -> Page {
+        match request.uri.path() {
+            CONNECT_PATH => {
+                let (page, upgraded) = upgrade(request);
+                if upgraded {
+                    let observed = client_address(peer, &request.headers, &self.trusted_proxies);
+                    // Nothing follows an upgrade, so this is the first time.
+                    let _first = device.set(observed);
+                }
+                page
+            }
+            HEALTH_PATH if matches!(request.method, Method::GET | Method::HEAD) => self.health(),
+            HEALTH_PATH => text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n"),
+            _ => self.site.respond(request),
+        }
+    }
+
+    fn health(&self) -> Page {
+        let ok = !self.inputs.is_closed();
+        let body = format!("{{\"ok\":{ok},\"version\":\"{}\"}}\n", env!("CARGO_PKG_VERSION"));
+        let mut page = Page::new(Full::new(Bytes::from(body)));
+        if !ok {
+            *page.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        }
+        let headers = page.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        page
+    }
+}
+
+/// The answer to a WebSocket handshake (RFC 6455 section 4.2), and whether it
+/// succeeded.
+fn upgrade(request: &Parts) -> (Page, bool) {
+    let mut head = Request::new(());
+    *head.method_mut() = request.method.clone();
+    *head.version_mut() = request.version;
+    *head.headers_mut() = request.headers.clone();
+    let Ok(response) = create_response(&head) else {
+        let mut page = text(StatusCode::UPGRADE_REQUIRED, "a WebSocket of version 13 is expected\n");
+        let headers = page.headers_mut();
+        headers.insert(hyper::header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(hyper::header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        return (page, false);
+    };
+    let offered = request.headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
+    let known = offered
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|protocol| protocol.trim() == SUBPROTOCOL);
+    if !known {
+        let page = text(
+            StatusCode::BAD_REQUEST,
+            "the subprotocol farm-tunnel.v1 is expected: update the older side\n",
+        );
+        return (page, false);
+    }
+    let mut page = response.map(|()| Full::default());
+    page.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+    (page, true)
+}

@@ -1,0 +1,15 @@
+//! The real server over loopback, with real keys.
+#![allow(clippy::unwrap_used)]
+
+#[path = "server/client.rs"]
+mod client;
+#[path = "server/commands.rs"]
+mod commands;
+#[path = "server/devices.rs"]
+mod devices;
+#[path = "server/enrollment.rs"]
+mod enrollment;
+#[path = "server/front.rs"]
+mod front;
+#[path = "server/hostile.rs"]
+mod hostile;
