@@ -41,3 +41,25 @@ fn without_the_programs_it_says_how_to_get_them() {
     assert_eq!(status.code(), Some(1));
     assert!(said.contains("cargo build") && said.contains(BIN_DIR), "{said}");
 }
+
+/// Needs the other programs beside it: `cargo build --workspace` in the same profile.
+#[test]
+fn a_whole_farm_survives_what_the_demo_does_to_it() {
+    // 100 MB are for optimised programs.
+    let script = if cfg!(debug_assertions) {
+        "fetch,cut,restore,broker,fetch,pair,address,quit"
+    } else {
+        "fetch,throughput,cut,restore,broker,fetch,pair,address,quit"
+    };
+    let (status, said) = demo(&["--loopback", "--script", script], None);
+    assert!(status.success(), "{said}");
+    for part in [
+        "the phone noticed after",
+        "power is back",
+        "broker restarted",
+        "pairing link: ",
+        "not possible here",
+    ] {
+        assert!(said.contains(part), "{part:?} is missing in\n{said}");
+    }
+}

@@ -10,25 +10,22 @@ const HELP: &str = "\
 A whole farm on this machine: broker, agent, greenhouse and phone, and one key
 per fault. The programs must lie beside this one (or in $FARM_BIN_DIR).
 
-Usage: demo [--script STEPS]
+Usage: demo [--script STEPS] [--loopback]
 
   --script STEPS  do these steps and end: names separated by commas out of
                   fetch, throughput, cut, restore, broker, address, pair, quit.
                   Without a terminal this is done by itself.
+  --loopback      keep to loopback; otherwise root's demo gives the farm a network
+                  namespace, so that its address can be changed
   --help          this text
 ";
 
 fn main() -> ExitCode {
-    let script = match parse(lexopt::Parser::from_env()) {
-        Ok(Wanted::Help) => {
+    let Wanted { script, loopback } = match parse(lexopt::Parser::from_env()) {
+        Ok(Some(wanted)) => wanted,
+        Ok(None) => {
             print!("{HELP}");
             return ExitCode::SUCCESS;
-        }
-        Ok(Wanted::Script(steps)) => Some(steps),
-        Ok(Wanted::Screen) if demo::is_terminal() => None,
-        Ok(Wanted::Screen) => {
-            println!("no terminal: doing {DEFAULT_SCRIPT}");
-            Some(Step::script(DEFAULT_SCRIPT).expect("the default script is one"))
         }
         Err(error) => {
             eprintln!("demo: {error}; see demo --help");
@@ -36,31 +33,35 @@ fn main() -> ExitCode {
         }
     };
     match script {
-        Some(steps) => demo::run_script(&steps),
-        None => demo::run_interactive().unwrap_or_else(|error| {
+        Some(steps) => demo::run_script(&steps, loopback),
+        None if demo::is_terminal() => demo::run_interactive(loopback).unwrap_or_else(|error| {
             eprintln!("demo: the terminal: {error}");
             ExitCode::FAILURE
         }),
+        None => {
+            println!("no terminal: doing {DEFAULT_SCRIPT}");
+            let steps = Step::script(DEFAULT_SCRIPT).expect("the default script is one");
+            demo::run_script(&steps, loopback)
+        }
     }
 }
 
-enum Wanted {
-    Help,
-    Script(Vec<Step>),
-    Screen,
+#[derive(Default)]
+struct Wanted {
+    script: Option<Vec<Step>>,
+    loopback: bool,
 }
 
-fn parse(mut parser: lexopt::Parser) -> Result<Wanted, lexopt::Error> {
-    let mut wanted = Wanted::Screen;
+/// None when help was asked for.
+fn parse(mut parser: lexopt::Parser) -> Result<Option<Wanted>, lexopt::Error> {
+    let mut wanted = Wanted::default();
     while let Some(argument) = parser.next()? {
         match argument {
-            Arg::Long("script") => {
-                let steps = Step::script(&parser.value()?.string()?)?;
-                wanted = Wanted::Script(steps);
-            }
-            Arg::Long("help") | Arg::Short('h') => return Ok(Wanted::Help),
+            Arg::Long("script") => wanted.script = Some(Step::script(&parser.value()?.string()?)?),
+            Arg::Long("loopback") => wanted.loopback = true,
+            Arg::Long("help") | Arg::Short('h') => return Ok(None),
             other => return Err(other.unexpected()),
         }
     }
-    Ok(wanted)
+    Ok(Some(wanted))
 }

@@ -46,11 +46,11 @@ struct View {
 }
 
 /// Runs until the user quits; success unless the farm could not be started or
-/// not be ended.
+/// not be ended. `loopback` keeps root from making a network namespace.
 ///
 /// # Errors
 /// When the terminal fails.
-pub fn run() -> io::Result<ExitCode> {
+pub fn run(loopback: bool) -> io::Result<ExitCode> {
     let board = Arc::new(Board::new(false));
     let (sender, events) = channel();
     let signals = sender.clone();
@@ -63,7 +63,7 @@ pub fn run() -> io::Result<ExitCode> {
     terminal::on_key(move |key| {
         let _ = keys.send(Event::Key(key));
     })?;
-    let (steps, worker) = work(Arc::clone(&board), sender)?;
+    let (steps, worker) = work(Arc::clone(&board), loopback, sender)?;
     let drawn = draw(&mut terminal, &board, &events, &steps);
     if drawn.is_err() {
         end_all();
@@ -127,20 +127,24 @@ fn quit(facts: &Facts, steps: &Sender<Step>) {
 
 /// Starts the thread that owns the world. Its result: whether all went well
 /// from the start to the end.
-fn work(board: Arc<Board>, events: Sender<Event>) -> io::Result<(Sender<Step>, JoinHandle<bool>)> {
+fn work(
+    board: Arc<Board>,
+    loopback: bool,
+    events: Sender<Event>,
+) -> io::Result<(Sender<Step>, JoinHandle<bool>)> {
     let (sender, steps) = channel();
     let worker = thread::Builder::new().name("steps".to_owned()).spawn(move || {
-        let ended = live(&board, &steps);
+        let ended = live(&board, loopback, &steps);
         let _ = events.send(Event::Ended);
         ended
     })?;
     Ok((sender, worker))
 }
 
-fn live(board: &Arc<Board>, steps: &Receiver<Step>) -> bool {
+fn live(board: &Arc<Board>, loopback: bool, steps: &Receiver<Step>) -> bool {
     board.say(Tone::Plain, "starting broker, greenhouse and agent");
     board.facts().busy = Some(("starting", Instant::now()));
-    let mut world = match World::start(Arc::clone(board)) {
+    let mut world = match World::start(Arc::clone(board), loopback) {
         Ok(world) => world,
         Err(_) if ending() => {
             board.say(Tone::Plain, "stopped");

@@ -10,15 +10,16 @@ use super::{screen, stop};
 use crate::harness::end_all;
 
 /// Runs the steps and prints what happened; success when every one worked.
-/// A step that is impossible on this machine is said and skipped.
+/// A step that is impossible on this machine is said and skipped. `loopback`
+/// keeps root from making a network namespace.
 #[must_use]
-pub fn run(steps: &[Step]) -> ExitCode {
+pub fn run(steps: &[Step], loopback: bool) -> ExitCode {
     let board = Arc::new(Board::new(true));
     if let Err(error) = stop::on_signal(end_all) {
         board.say(Tone::Bad, format!("cannot listen for signals: {error}"));
         return ExitCode::FAILURE;
     }
-    let mut world = match World::start(Arc::clone(&board)) {
+    let mut world = match World::start(Arc::clone(&board), loopback) {
         Ok(world) => world,
         Err(error) => {
             board.say(Tone::Bad, format!("starting: {error}"));
