@@ -8,7 +8,8 @@
 //! Two rules for owners, because the engine holds 256 messages per channel and stops reading the
 //! *whole* connection when one channel has more:
 //! - every channel always has a reader, and it never waits for a slow sink;
-//! - senders stay within the credit the receiver gave (`mux`).
+//! - senders stay within the credit the receiver gave (`mux`): data beyond a full receive window
+//!   is dropped, and the engine then waits a second before it sends it again.
 //!
 //! The engine logs through the `log` crate, one ERROR per packet once an address is lost. Nothing
 //! here bridges `log` to `tracing`; whoever does must limit its rate.
@@ -51,7 +52,7 @@ use webrtc::{
 use self::{
     candidate::Candidate,
     keeper::Status,
-    launch::{Launched, launch},
+    launch::{Launched, launch, wake},
 };
 pub use self::{
     candidate::{CandidateError, MAX_CANDIDATE},
@@ -339,13 +340,9 @@ impl Peer {
             RTCIceCandidateInit { candidate, sdp_mline_index: Some(0), ..RTCIceCandidateInit::default() };
         let connection = &self.shared.connection;
         connection.add_ice_candidate(init).await.map_err(engine("add a candidate of the peer's"))?;
-        // The engine does not wake its driver for a candidate; for a threshold it does. Without
-        // it the first check waits for the next timer.
-        let lane = self.lane(Channel::Control);
-        if let Err(error) = lane.channel.set_buffered_amount_low_threshold(0).await {
-            tracing::debug!(%error, "the driver was not woken for a candidate");
-        }
-        Ok(())
+        // The engine does not wake its driver for a candidate: the first check would wait for the
+        // next timer.
+        wake(&*self.lane(Channel::Control).channel).await
     }
 
     fn lane(&self, channel: Channel) -> &Lane {

@@ -113,12 +113,25 @@ async fn open_channels(connection: &dyn PeerConnection) -> Result<Channels, Peer
             negotiated: Some(id),
             ..RTCDataChannelInit::default()
         };
-        connection.create_data_channel(label, Some(init)).await.map_err(engine("open a channel"))
+        let channel =
+            connection.create_data_channel(label, Some(init)).await.map_err(engine("open a channel"))?;
+        wake(&*channel).await?;
+        Ok::<_, PeerError>(channel)
     };
     let ours = async |channel: Channel| open(channel.label(), channel.id(), channel.is_reliable()).await;
     let [control, ping, data] = Channel::ALL;
     let channels = [ours(control).await?, ours(ping).await?, ours(data).await?];
     Ok((channels, open("", SENTINEL_ID, true).await?))
+}
+
+/// Wakes the connection's driver, by setting what the channel's threshold of "little is left to
+/// send" is anyway: never. At its default the engine reports every time that everything was
+/// sent, and 256 such reports on a channel that nobody reads stop the whole connection.
+pub(super) async fn wake(channel: &dyn DataChannel) -> Result<(), PeerError> {
+    channel
+        .set_buffered_amount_low_threshold(u32::MAX)
+        .await
+        .map_err(engine("set a channel up"))
 }
 
 fn bind_addresses(config: &PeerConfig) -> Vec<SocketAddr> {
