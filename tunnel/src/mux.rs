@@ -103,6 +103,8 @@ pub struct Mux {
     deadlines: BTreeSet<(Instant, StreamId)>,
     /// Streams whose writer was refused bytes.
     waiting_writers: BTreeSet<StreamId>,
+    /// The one of them that was told last.
+    writer_woken: StreamId,
     /// The sum over all streams.
     usage: Usage,
     #[cfg(test)]
@@ -126,6 +128,7 @@ impl Mux {
             events: VecDeque::new(),
             deadlines: BTreeSet::new(),
             waiting_writers: BTreeSet::new(),
+            writer_woken: 0,
             usage: Usage::default(),
             #[cfg(test)]
             forget_to_rewind: false,
@@ -244,6 +247,7 @@ impl Mux {
             self.outbox.release_acks();
         }
         while let Some((_, id)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
+            self.deadlines.pop_first();
             let opening = self.streams.get(&id).is_some_and(|stream| stream.opening.is_some());
             let reason = if opening { ResetReason::ServiceUnavailable } else { ResetReason::Restarted };
             self.fail(id, reason);

@@ -5,7 +5,10 @@ use std::time::Instant;
 use farm_protocol::frame::{ResetReason, StreamId};
 
 use super::Mux;
-use super::limits::{MIN_SEND_BUFFER, SEND_BUFFER, SESSION_SEND_BUFFER, SESSION_WINDOW, WRITABLE_ROOM};
+use super::limits::{
+    MIN_SEND_BUFFER, SEND_BUFFER, SESSION_SEND_BUFFER, SESSION_WINDOW, SHARED_SEND_BUFFER, WRITABLE_ROOM,
+    WRITERS_WOKEN,
+};
 use super::stream::{Event, Stream};
 use super::tombstones::Outcome;
 
@@ -95,16 +98,16 @@ impl Mux {
         SESSION_WINDOW.saturating_sub(self.usage.exposure)
     }
 
-    /// What is left of the session's send buffer for one stream: half of the
-    /// rest, so that stopped peers can't take all of it from the others.
-    pub(super) fn shared_room(&self) -> usize {
-        SESSION_SEND_BUFFER.saturating_sub(self.usage.send) / 2
+    /// What is left of the session's send buffer.
+    fn shared_room(&self) -> usize {
+        SESSION_SEND_BUFFER.saturating_sub(self.usage.send)
     }
 
+    /// Bytes that a stream's writer may add.
     pub(super) fn room(&self, stream: &Stream) -> usize {
-        let guaranteed = MIN_SEND_BUFFER.saturating_sub(stream.send.held());
-        let own = SEND_BUFFER.saturating_sub(stream.send.unsent());
-        own.min(self.shared_room().max(guaranteed))
+        let share = SHARED_SEND_BUFFER / self.usage.busy.max(1);
+        let own = share.clamp(MIN_SEND_BUFFER, SEND_BUFFER).saturating_sub(stream.send.unsent());
+        own.min(self.shared_room().max(MIN_SEND_BUFFER.saturating_sub(stream.send.held())))
     }
 
     /// Whether a writer may be waiting for another stream's bytes to go.
@@ -124,8 +127,18 @@ impl Mux {
         }
     }
 
+    /// Room for all came free: tells the next writers in turn, not all of
+    /// them, since the first would leave nothing to the others. A writer that
+    /// waits holds bytes, so the acks of its own stream wake it at the latest.
     pub(super) fn wake_writers(&mut self) {
-        let waiting: Vec<StreamId> = self.waiting_writers.iter().copied().collect();
-        waiting.into_iter().for_each(|id| self.wake_writer(id));
+        for _ in 0..WRITERS_WOKEN {
+            if self.shared_room() < WRITABLE_ROOM {
+                return;
+            }
+            let after = self.waiting_writers.range(self.writer_woken.saturating_add(1)..).next();
+            let Some(id) = after.or(self.waiting_writers.first()).copied() else { return };
+            self.writer_woken = id;
+            self.wake_writer(id);
+        }
     }
 }

@@ -36,13 +36,21 @@ pub const SEND_BUFFER: usize = 256 * KIB;
 pub const MIN_SEND_BUFFER: usize = 16 * KIB;
 
 /// Most bytes all streams of a session may hold for sending and for replay:
-/// four times what can be in flight. Only [`MIN_SEND_BUFFER`] of each stream
-/// may go over it.
+/// [`SHARED_SEND_BUFFER`] and what can be in flight. Only [`MIN_SEND_BUFFER`]
+/// of each stream may go over it.
 pub const SESSION_SEND_BUFFER: usize = 4 * MIB;
+
+/// Bytes that the streams with something to send share evenly, each up to
+/// [`SEND_BUFFER`]: room for twelve at full speed.
+pub const SHARED_SEND_BUFFER: usize = 3 * MIB;
 
 /// Free bytes at which a writer that was refused is told to go on: waking it
 /// for less would cost more than it moves.
 pub const WRITABLE_ROOM: usize = MIN_SEND_BUFFER;
+
+/// Waiting writers that are told when some stream made room for all: two for
+/// one, so that those who no longer want it hold nobody up.
+pub const WRITERS_WOKEN: usize = 2;
 
 /// Most bytes sent and not yet acknowledged on one carrier, each frame
 /// counted with [`FRAME_CHARGE`]. The transport's receive window is 1 MiB, and

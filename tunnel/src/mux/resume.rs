@@ -30,7 +30,6 @@ impl Mux {
                     stream.send.rewind();
                 }
                 stream.agreed = false;
-                stream.listed = false;
                 stream.scheduled = false;
                 stream.answer_by = None;
             });
@@ -90,7 +89,6 @@ impl Mux {
         for id in unlisted {
             self.resume_unlisted(id, now);
         }
-        self.wake_writers();
         Ok(())
     }
 

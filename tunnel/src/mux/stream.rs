@@ -53,6 +53,7 @@ impl Stream {
 
     pub(super) fn usage(&self) -> Usage {
         Usage {
+            busy: usize::from(self.send.held() > 0),
             send: self.send.held(),
             receive: self.receive.held(),
             in_flight: self.send.in_flight(),
@@ -61,9 +62,11 @@ impl Stream {
     }
 }
 
-/// What streams use of the session's bounds, in bytes.
+/// What streams use of the session's bounds, in bytes where nothing is said.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Usage {
+    /// Streams that hold bytes to send.
+    pub(super) busy: usize,
     /// Held for sending and replay.
     pub(super) send: usize,
     /// Waiting for readers.
@@ -76,6 +79,7 @@ pub(super) struct Usage {
 
 impl Usage {
     pub(super) fn add(&mut self, other: Self) {
+        self.busy += other.busy;
         self.send += other.send;
         self.receive += other.receive;
         self.in_flight += other.in_flight;
@@ -83,6 +87,7 @@ impl Usage {
     }
 
     pub(super) fn remove(&mut self, other: Self) {
+        self.busy -= other.busy;
         self.send -= other.send;
         self.receive -= other.receive;
         self.in_flight -= other.in_flight;

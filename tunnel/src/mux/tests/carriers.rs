@@ -60,12 +60,55 @@ fn credit_and_acks_lost_with_a_carrier_are_in_the_hello() {
 }
 
 #[test]
+fn credit_that_was_not_announced_when_the_carrier_was_lost_is_in_the_hello() {
+    let mut pair = Pair::new();
+    let id = pair.open();
+    write(&mut pair.phone, id, SEND_BUFFER);
+    pair.exchange();
+    write(&mut pair.phone, id, 1000);
+    read_all(&mut pair.farm, id, pair.now);
+    pair.next_carrier();
+    pair.settle();
+    assert_eq!(read_all(&mut pair.farm, id, pair.now).len(), 1000);
+}
+
+#[test]
+fn an_open_of_a_live_stream_is_confirmed_and_nothing_else() {
+    let mut pair = Pair::new();
+    let id = pair.phone.open("greenhouse").unwrap();
+    let frames = drain(&mut pair.phone, pair.now);
+    for frame in [frames.clone(), frames].concat() {
+        pair.farm.handle_frame(frame, pair.now).unwrap();
+        assert_eq!(drain(&mut pair.farm, pair.now), [ack(id, 0, INITIAL_WINDOW)]);
+    }
+    assert_eq!(events(&mut pair.farm).len(), 1, "opened once");
+}
+
+#[test]
+fn a_number_is_never_opened_again() {
+    let mut pair = Pair::new();
+    let id = pair.phone.open("greenhouse").unwrap();
+    let open = pair.phone.poll_transmit(pair.now).unwrap();
+    pair.farm.handle_frame(open.clone(), pair.now).unwrap();
+    pair.farm.handle_frame(reset(id, ResetReason::Aborted), pair.now).unwrap();
+    events(&mut pair.farm);
+    pair.farm.handle_frame(open, pair.now).unwrap();
+    assert_eq!(drain(&mut pair.farm, pair.now), [reset(id, ResetReason::Restarted)]);
+    assert_eq!(events(&mut pair.farm), []);
+}
+
+#[test]
 fn an_open_lost_with_a_carrier_is_sent_again_with_its_bytes() {
     let mut pair = Pair::new();
     let id = pair.phone.open("greenhouse").unwrap();
     write(&mut pair.phone, id, 5);
-    assert_eq!(drain(&mut pair.phone, pair.now).len(), 2);
+    let lost = drain(&mut pair.phone, pair.now);
     pair.next_carrier();
+    let again = drain(&mut pair.phone, pair.now);
+    assert!(again == lost && again.len() == 2, "without waiting for an answer");
+    for frame in again {
+        pair.farm.handle_frame(frame, pair.now).unwrap();
+    }
     pair.settle();
     assert_eq!(read_all(&mut pair.farm, id, pair.now), b"xxxxx");
     assert_eq!(events(&mut pair.phone), [Event::Established { id }]);
