@@ -69,10 +69,11 @@ impl Group {
             return Err(Error::VitalFull { bytes: vital_bytes });
         }
         self.vital_bytes = vital_bytes;
-        // Batches need not share their fate, nor a lone write with the record
-        // about itself; a new schema must.
-        self.atomic |= writes.len() > 1 || schema.is_some();
         let touches_vital = writes.keys().any(|raw| is_vital(raw));
+        // Batches need not share their fate, and a lone ordinary record may be
+        // there before the record about it, unacknowledged. A vital one not:
+        // it would look damaged next to the mirror. Nor a schema.
+        self.atomic |= writes.len() > 1 || touches_vital || schema.is_some();
         if touches_vital || schema.is_some() {
             // A new schema counts: the mirror must know it.
             self.meta.vital_commit = self.meta.commit;
@@ -149,13 +150,15 @@ mod tests {
             group.add(batch, &vital).unwrap();
         }
         assert!(!group.is_atomic());
-        assert_eq!(group.writes().keys().next().map(Vec::as_slice), Some(META_KEY));
+        assert_eq!(group.writes().keys().last().map(Vec::as_slice), Some(META_KEY));
         let mut schema = Batch::new();
         schema.migrated_to(2);
         let mut pair = Batch::new();
         pair.put(&READINGS, &7, &0).unwrap();
         pair.remove(&READINGS, &8).unwrap();
-        for batch in [schema, pair] {
+        let mut phone = Batch::new();
+        phone.put(&PHONES, &7, &0).unwrap();
+        for batch in [schema, pair, phone] {
             let mut group = Group::after(&meta, &vital);
             group.add(batch, &vital).unwrap();
             assert!(group.is_atomic());

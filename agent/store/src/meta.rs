@@ -2,10 +2,9 @@
 
 use crate::codec;
 
-/// Its raw key: before those of all tables. So where a group need not be atomic
-/// and is cut short, this record may be ahead of the others, never behind: then
-/// a vital record that did not make it is not taken for a damaged one.
-pub(crate) const META_KEY: &[u8] = b"m";
+/// Its raw key: after those of all tables, so that where a group is not written
+/// atomically this record comes last. If it is there, all of its group is.
+pub(crate) const META_KEY: &[u8] = b"z";
 
 const BYTES: usize = 4 + 8 + 8;
 

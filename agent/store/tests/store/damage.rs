@@ -119,18 +119,26 @@ fn check(written: &Written, what: &str, damage: impl FnOnce(&State)) -> Outcome 
     outcome
 }
 
+fn tries() -> u64 {
+    std::env::var("FARM_STORE_FLIPS").ok().and_then(|n| n.parse().ok()).unwrap_or(FLIPS)
+}
+
+/// sled's file is mostly empty: aim at what is written.
+fn used(contents: &[u8]) -> u64 {
+    contents.iter().rposition(|byte| *byte != 0).map_or(1, |last| last as u64 + 1)
+}
+
 #[test]
 fn a_flipped_bit_in_any_file_costs_nothing_vital_and_nothing_silently() {
-    let flips = std::env::var("FARM_STORE_FLIPS").ok().and_then(|n| n.parse().ok()).unwrap_or(FLIPS);
+    let flips = tries();
     let mut numbers = Numbers(99);
     for written in Written::all() {
         for file in files_of(&written.state) {
             let contents = fs::read(written.state.file(&file)).expect("a file");
-            // sled's file is mostly empty: aim at what is written.
-            let used = contents.iter().rposition(|byte| *byte != 0).unwrap_or(0) + 1;
+            let used = used(&contents);
             let (mut alarmed, mut lost) = (0, 0);
             for _ in 0..flips {
-                let bit = numbers.below(used as u64 * 8);
+                let bit = numbers.below(used * 8);
                 let outcome = check(&written, &format!("{file}, bit {bit}"), |state| {
                     let mut contents = contents.clone();
                     contents[(bit / 8) as usize] ^= 1 << (bit % 8);
@@ -156,8 +164,8 @@ fn a_file_cut_short_costs_nothing_vital_and_nothing_silently() {
     for written in Written::all() {
         for file in files_of(&written.state) {
             let contents = fs::read(written.state.file(&file)).expect("a file");
-            let lengths = [0, numbers.below(contents.len() as u64), contents.len() as u64 - 1];
-            for len in lengths {
+            let random = (0..tries() / 4).map(|_| numbers.below(used(&contents)));
+            for len in [0, contents.len() as u64 - 1].into_iter().chain(random) {
                 check(&written, &format!("{file}, cut to {len}"), |state| {
                     fs::write(state.file(&file), &contents[..len as usize]).expect("a cut file");
                 });
