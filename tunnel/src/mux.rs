@@ -254,9 +254,10 @@ impl Mux {
         }
     }
 
-    /// The carrier's round trip, for the windows.
+    /// The carrier's round trip, for the windows; used within
+    /// [`MIN_ROUND_TRIP`] and [`MAX_ROUND_TRIP`].
     pub fn set_round_trip_time(&mut self, round_trip: Duration) {
-        self.round_trip = round_trip;
+        self.round_trip = round_trip.clamp(MIN_ROUND_TRIP, MAX_ROUND_TRIP);
     }
 
     /// Whether the peer's hello came on this carrier.

@@ -90,6 +90,9 @@ pub const ASSUMED_ROUND_TRIP: Duration = Duration::from_millis(100);
 /// Shortest round trip used for tuning: below it, scheduling noise decides.
 pub const MIN_ROUND_TRIP: Duration = Duration::from_millis(1);
 
+/// Longest round trip used for tuning: a slower path counts as dead.
+pub const MAX_ROUND_TRIP: Duration = Duration::from_secs(10);
+
 /// A window halves when its reader took longer than this many round trips for
 /// half of it: it then is over sixteen times bandwidth x delay.
 pub const SHRINK_ROUND_TRIPS: u32 = 8;

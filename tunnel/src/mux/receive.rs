@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::limits::{
-    ACK_STEP, GRANT_STEP, INITIAL_WINDOW, MAX_WINDOW, MIN_ROUND_TRIP, MIN_WINDOW, SHRINK_AT_LEAST,
-    SHRINK_ROUND_TRIPS,
+    ACK_STEP, GRANT_STEP, INITIAL_WINDOW, MAX_WINDOW, MIN_WINDOW, SHRINK_AT_LEAST, SHRINK_ROUND_TRIPS,
 };
 use super::queue::ByteQueue;
 
@@ -137,7 +136,7 @@ impl ReceiveHalf {
         let from = self.consumed;
         let bytes = self.queue.take(max)?;
         self.consumed += bytes.len() as u64;
-        self.tune(from, now, round_trip.max(MIN_ROUND_TRIP));
+        self.tune(from, now, round_trip);
         Some(bytes)
     }
 

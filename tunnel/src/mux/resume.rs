@@ -63,7 +63,9 @@ impl Mux {
     /// - Listed and live here: its `received` is an ack, sending goes on there.
     /// - Listed, not live here: this side answers what became of it.
     /// - Live here, not listed: opened again if the farm never confirmed it;
-    ///   else the other end answers within [`RESUME_ANSWER_DEADLINE`].
+    ///   else the other end answers. If it does not within
+    ///   [`RESUME_ANSWER_DEADLINE`] of one carrier, the stream is reset; a
+    ///   next carrier asks again.
     ///
     /// # Errors
     /// [`Violation`]: close the carrier. A state that contradicts what was

@@ -86,6 +86,7 @@ fn take(mux: &mut Mux, step: Step, now: &mut Instant) {
         Step::Read(id, max) => drop(mux.read(id, max, *now)),
         Step::Transmit(count) => (0..count).for_each(|_| drop(mux.poll_transmit(*now))),
         Step::Pass(millis) => {
+            mux.set_round_trip_time(Duration::from_secs(millis).saturating_mul(u32::MAX));
             *now += Duration::from_millis(millis);
             mux.handle_timeout(*now);
         }
