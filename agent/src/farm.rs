@@ -246,7 +246,7 @@ impl Farm {
                     self.broker.set_epoch(epoch);
                     self.broker.event(link::Event::Start);
                 }
-                Err(error) => tracing::error!(%error, "the epoch could not be stored"),
+                Err(error) => tracing::error!(%error, "the broker says that another start is newer"),
             },
         }
     }
@@ -254,7 +254,9 @@ impl Farm {
     fn link_changed(&self, state: &link::State) {
         match state {
             link::State::Online => tracing::info!("online at the broker"),
-            link::State::Offline { reason, attempt, .. } if *attempt <= 1 => {
+            link::State::Offline { reason, attempt, .. }
+                if *attempt <= 1 && *reason != link::Reason::Started =>
+            {
                 tracing::info!(%reason, "offline: not connected to the broker; tunnels go on, reconnecting for ever");
             }
             other => tracing::debug!(state = other.name(), "broker link"),

@@ -60,6 +60,11 @@ pub enum StateError {
     /// The identity is unusable.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// The broker claims an epoch that is not to be believed.
+    #[error(
+        "the broker claims a newer start of this farm that is not to be believed: does another box use this farm's key?"
+    )]
+    UnbelievableEpoch,
     /// The farm has as many phones as it can keep.
     #[error("the farm has {MAX_PHONES} paired phones, its limit: revoke one first")]
     TooManyPhones,
@@ -70,6 +75,8 @@ pub struct State {
     store: Store,
     key: Arc<DeviceKey>,
     start: Epoch,
+    /// This start has counted past somebody else's word once.
+    jumped: bool,
 }
 
 impl State {
@@ -93,7 +100,7 @@ impl State {
         let starts = store.get(&STARTS, &())?.unwrap_or(0) + 1;
         batch.put(&STARTS, &(), &starts)?;
         store.commit_blocking(batch)?;
-        Ok((Self { store, key: Arc::new(key), start: Epoch::of_start(starts) }, report))
+        Ok((Self { store, key: Arc::new(key), start: Epoch::of_start(starts), jumped: false }, report))
     }
 
     /// The farm's key.
@@ -112,11 +119,15 @@ impl State {
     }
 
     /// The broker knows a newer epoch than this start's: state was lost or
-    /// restored from a backup. Counts past it.
+    /// restored from a backup. Counts past it; once per start and not absurdly
+    /// far, since nothing proves the broker's word, and the count is finite.
     ///
     /// # Errors
-    /// [`StateError::Store`].
+    /// [`StateError`].
     pub async fn jump_past(&mut self, newest: Epoch) -> Result<Epoch, StateError> {
+        if std::mem::replace(&mut self.jumped, true) || newest.is_absurd_after(self.start) {
+            return Err(StateError::UnbelievableEpoch);
+        }
         let starts = newest.starts() + 1;
         let mut batch = Batch::new();
         batch.put(&STARTS, &(), &starts)?;

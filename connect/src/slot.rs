@@ -18,6 +18,8 @@ pub(crate) struct HeldSlot {
     directory: PathBuf,
     slot: Slot,
     start: Epoch,
+    /// This start has counted past somebody else's word once.
+    jumped: bool,
     _lock: Flock<File>,
 }
 
@@ -36,8 +38,13 @@ impl HeldSlot {
                 .map_err(io)?;
             let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else { continue };
             let starts = read_starts(directory, slot).map_err(io)? + 1;
-            let mut held =
-                Self { directory: directory.to_owned(), slot, start: Epoch::default(), _lock: lock };
+            let mut held = Self {
+                directory: directory.to_owned(),
+                slot,
+                start: Epoch::default(),
+                jumped: false,
+                _lock: lock,
+            };
             held.count(starts).map_err(io)?;
             return Ok(held);
         }
@@ -53,9 +60,15 @@ impl HeldSlot {
         self.start
     }
 
-    /// Counts past an epoch that others know of us: our state was lost or
-    /// restored from a backup.
+    /// Counts past an epoch that the broker knows of us: our state was lost
+    /// or restored from a backup. Once per start and not absurdly far, since
+    /// nothing proves the broker's word, and the count is finite.
     pub(crate) fn jump_past(&mut self, newest: Epoch) -> io::Result<Epoch> {
+        if std::mem::replace(&mut self.jumped, true) || newest.is_absurd_after(self.start) {
+            return Err(io::Error::other(
+                "the broker claims a newer start of this device that is not to be believed: does another one use its key?",
+            ));
+        }
         self.count(newest.starts() + 1)?;
         Ok(self.start)
     }
@@ -99,6 +112,17 @@ mod tests {
         let again = HeldSlot::take(dir.path()).unwrap();
         assert_eq!(again.slot().number(), 0);
         assert!(again.start() > before);
+    }
+
+    #[test]
+    fn the_brokers_word_moves_the_count_once_and_not_far() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut held = HeldSlot::take(dir.path()).unwrap();
+        assert!(held.jump_past(Epoch::MAX).is_err());
+        drop(held);
+        let mut held = HeldSlot::take(dir.path()).unwrap();
+        assert_eq!(held.jump_past(Epoch::of_start(7)).unwrap(), Epoch::of_start(8));
+        assert!(held.jump_past(Epoch::of_start(9)).is_err());
     }
 
     #[test]

@@ -291,7 +291,8 @@ impl Worker {
             streams,
             watched: self.watched,
         };
-        if let Err(error) = self.say(&Control::Hello(hello)).await {
+        let hello = Control::Hello(hello);
+        if let Err(error) = self.say(&hello).await {
             return End::Lost(error.to_string());
         }
         self.note(Note::Opened).await;
@@ -299,7 +300,7 @@ impl Worker {
         let (attached, attach) = async_channel::bounded(1);
         let supervise = self.supervise(events, commands, &attached, &pings, beat);
         let parts = smol::future::or(
-            smol::future::or(self.read_control(), self.read_ping(&heard)),
+            smol::future::or(self.read_control(&hello), self.read_ping(&heard)),
             smol::future::or(self.read_data(), self.write_data(&attach)),
         );
         smol::future::or(supervise, parts).await
@@ -315,10 +316,24 @@ impl Worker {
         }
     }
 
-    async fn read_control(&self) -> End {
+    /// Hands on what the other side says; `ours` is the hello that was sent.
+    ///
+    /// The engine drops what arrives before its own channels are open, and the
+    /// side that opens first has sent its hello by then. The other side's
+    /// hello proves that its channels are open, so ours is said again: of the
+    /// two at least the second arrives, and a repeated one changes nothing.
+    async fn read_control(&self, ours: &Control) -> End {
+        let mut greeted = false;
         while let Some(message) = self.peer.recv(Channel::Control).await {
             let note = match codec::decode::<Control>(&message) {
-                Ok(Control::Hello(hello)) => Note::Hello(hello),
+                Ok(Control::Hello(_)) if greeted => continue,
+                Ok(Control::Hello(hello)) => {
+                    greeted = true;
+                    if let Err(error) = self.say(ours).await {
+                        return End::Lost(error.to_string());
+                    }
+                    Note::Hello(hello)
+                }
                 Ok(Control::Farm(farm)) => Note::Farm(farm),
                 Ok(Control::Attention(Attention { watched })) => Note::Attention(watched),
                 Ok(Control::Goodbye(Goodbye { reason })) => Note::Goodbye(reason),

@@ -32,6 +32,8 @@ impl Beat {
 struct Loop {
     name: &'static str,
     ask: async_channel::Sender<u64>,
+    /// The first round in which it was asked.
+    since: Option<u64>,
     answered: Arc<AtomicU64>,
 }
 
@@ -52,7 +54,7 @@ impl Progress {
         // Room for one question: asking again before an answer adds nothing.
         let (ask, asked) = async_channel::bounded(1);
         let answered = Arc::new(AtomicU64::new(0));
-        let entry = Loop { name, ask, answered: answered.clone() };
+        let entry = Loop { name, ask, since: None, answered: answered.clone() };
         self.loops.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
         Beat { asked, answered }
     }
@@ -61,7 +63,8 @@ impl Progress {
     pub fn ask(&self, round: u64) {
         let mut loops = self.loops.lock().unwrap_or_else(PoisonError::into_inner);
         loops.retain(|l| !l.ask.is_closed());
-        for entry in loops.iter() {
+        for entry in loops.iter_mut() {
+            entry.since.get_or_insert(round);
             // Full: the last question has not been answered, which is what counts.
             let _ = entry.ask.try_send(round);
         }
@@ -72,7 +75,8 @@ impl Progress {
         let loops = self.loops.lock().unwrap_or_else(PoisonError::into_inner);
         loops
             .iter()
-            .filter(|l| !l.ask.is_closed() && l.answered.load(Ordering::Acquire) < round)
+            // One that began in the middle of the round was not asked yet.
+            .filter(|l| !l.ask.is_closed() && l.since.is_some() && l.answered.load(Ordering::Acquire) < round)
             .map(|l| l.name)
             .collect()
     }
@@ -93,6 +97,9 @@ mod tests {
             assert_eq!(progress.silent(1), ["hung"]);
             hung.asked().await;
             assert!(progress.silent(1).is_empty());
+            let late = progress.watch("late");
+            assert!(progress.silent(1).is_empty(), "a loop is judged only after it was asked");
+            drop(late);
             progress.ask(2);
             assert_eq!(progress.silent(2), ["good", "hung"], "an old answer does not count");
         });

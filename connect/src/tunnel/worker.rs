@@ -210,7 +210,7 @@ impl Worker {
                     self.broker.set_epoch(epoch);
                     self.broker.event(link::Event::Start);
                 }
-                Err(error) => tracing::error!(%error, "the epoch could not be stored"),
+                Err(error) => tracing::error!(%error, "the broker says that another start is newer"),
             },
             BrokerEvent::Message(message) => self.broker_message(message, now),
         }

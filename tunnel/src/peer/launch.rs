@@ -128,10 +128,7 @@ async fn open_channels(connection: &dyn PeerConnection) -> Result<Channels, Peer
 /// send" is anyway: never. At its default the engine reports every time that everything was
 /// sent, and 256 such reports on a channel that nobody reads stop the whole connection.
 pub(super) async fn wake(channel: &dyn DataChannel) -> Result<(), PeerError> {
-    channel
-        .set_buffered_amount_low_threshold(u32::MAX)
-        .await
-        .map_err(engine("set a channel up"))
+    channel.set_buffered_amount_low_threshold(u32::MAX).await.map_err(engine("set a channel up"))
 }
 
 fn bind_addresses(config: &PeerConfig) -> Vec<SocketAddr> {

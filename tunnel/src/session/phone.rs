@@ -6,7 +6,7 @@
 //! unless the phone is no longer paired or the session was stopped.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use farm_protocol::control::GoodbyeReason;
 use farm_protocol::epoch::Epoch;
@@ -19,6 +19,12 @@ use crate::recovery::{self, Context, Decision, Failure, Strategy};
 
 /// Farm's runs that are remembered as over: late presence of one of them is a no-op.
 const FORMER_BOOTS: usize = 8;
+
+/// How long the first offer waits to hear of the farm's run, after the link to
+/// the broker is up: presence is the broker's first answer, so a round trip
+/// of a slow link. Without it the offer goes out blindly and is corrected by
+/// the farm, which costs a round trip more.
+pub const PRESENCE_WITHIN: Duration = Duration::from_millis(500);
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -240,13 +246,18 @@ impl Session {
         match event {
             Event::Start => {
                 self.started = true;
-                self.attempt_at(now);
+                if self.broker_link {
+                    self.call_the_farm(now);
+                } else {
+                    // The link's return starts the attempt; this only looks after it.
+                    self.attempt_at(now + recovery::RECHECK);
+                }
             }
             Event::Stop => self.stop(),
             Event::BrokerLink(online) => {
                 let back = online && !std::mem::replace(&mut self.broker_link, online);
                 if back && self.attempt.is_none() && self.live.is_none() {
-                    self.attempt_at(now);
+                    self.call_the_farm(now);
                 }
             }
             Event::Presence { boot, epoch, online } => self.presence(boot, epoch, online, now),
@@ -345,6 +356,21 @@ impl Session {
         }
     }
 
+    /// The link to the broker is there: connect, at once if the farm's run is
+    /// known, else when its presence comes.
+    fn call_the_farm(&mut self, now: Instant) {
+        self.failed = 0;
+        self.next_attempt = None;
+        let patience = if self.farm.is_some() { Duration::ZERO } else { PRESENCE_WITHIN };
+        self.attempt_at(now + patience);
+    }
+
+    fn changed(&mut self) {
+        if !self.actions.contains(&Action::Changed) {
+            self.actions.push_back(Action::Changed);
+        }
+    }
+
     /// Starts what is due and keeps what is shown up to date.
     fn advance(&mut self, now: Instant) {
         if self.started && self.attempt.is_none() && self.next_attempt.is_some_and(|at| at <= now) {
@@ -362,7 +388,7 @@ impl Session {
         };
         if state != self.shown.0 {
             self.shown = (state, now);
-            self.actions.push_back(Action::Changed);
+            self.changed();
         }
     }
 
@@ -400,7 +426,7 @@ impl Session {
         if let Some(delay) = decision.retry_after {
             self.attempt_at(now + delay);
         }
-        self.actions.push_back(Action::Changed);
+        self.changed();
     }
 
     /// Ends the attempt of this epoch, if it is the present one.
@@ -446,7 +472,7 @@ impl Session {
         if let Some(former) = former {
             self.actions.push_back(Action::Close(former, GoodbyeReason::Superseded));
         }
-        self.actions.push_back(Action::Changed);
+        self.changed();
     }
 
     fn lost(&mut self, epoch: Epoch, failure: Failure, now: Instant) {
@@ -500,7 +526,7 @@ impl Session {
                 if let Some(live) = live {
                     self.actions.push_back(Action::Probe(live));
                 } else {
-                    self.actions.push_back(Action::Changed);
+                    self.changed();
                 }
             }
             (true, Some(_)) if restarted => {
@@ -597,8 +623,6 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -694,6 +718,9 @@ mod tests {
         let mut session = Session::new(Epoch::of_start(1), 7, now);
         session.handle(Event::BrokerLink(true), now);
         session.handle(Event::Start, now);
+        assert_eq!(drain(&mut session), [], "presence may come first");
+        let now = now + PRESENCE_WITHIN;
+        session.handle_timeout(now);
         let Some(Action::Offer { epoch, .. }) = drain(&mut session).last().copied() else { panic!() };
         let newest = Epoch::of_start(3);
         let reason = OfferRefused::OtherBoot;

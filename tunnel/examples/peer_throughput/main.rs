@@ -10,6 +10,9 @@
 //!
 //! The far side of a transfer is a second process, as in life; `SAME=1` puts it into this one.
 //! `SMOL_THREADS` sets the executor's threads, `OWN_THREAD=1` gives the drivers one of their own.
+//! `WIRE=40,100` puts a wire of 40 ms each way and 100 Mbit/s between the peers.
+
+mod wire;
 
 use std::{
     error::Error,
@@ -22,8 +25,11 @@ use std::{
 use async_channel::Receiver;
 use bytes::Bytes;
 use farm_tunnel::peer::{Channel, Peer, PeerConfig, PeerEvent, Tuning};
+use wire::{Quality, Wire};
 
-type Outcome<T> = Result<T, Box<dyn Error>>;
+type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+const MIB: f64 = (1 << 20) as f64;
 
 /// What is measured in one transfer.
 #[derive(Clone, Copy)]
@@ -37,27 +43,29 @@ struct Bulk {
 }
 
 fn main() -> Outcome<()> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    // A task like any other: on the thread of the drivers, unless there are more.
+    smol::block_on(smol::spawn(run(std::env::args().skip(1).collect())))
+}
+
+async fn run(arguments: Vec<String>) -> Outcome<()> {
     let number = |index: usize, default: usize| arguments.get(index).map_or(Ok(default), |text| text.parse());
-    smol::block_on(async {
-        match arguments.first().map_or("", String::as_str) {
-            "open" => open(number(1, 50)?).await,
-            "bulk" => {
-                let bulk = Bulk {
-                    size: number(1, 16 << 10)?,
-                    send_buffer: number(2, 128)? << 10,
-                    window: u32::try_from(number(3, 1024)? << 10)?,
-                    total: number(4, 256)? << 20,
-                    credit: number(5, 0)? << 10,
-                };
-                measure(bulk).await
-            }
-            "matrix" => matrix(number(1, 128)? << 20).await,
-            "cycles" => cycles(number(1, 1000)?).await,
-            "far-side" => far_side(u32::try_from(number(1, 0)?)?, number(2, 0)?).await,
-            _ => Err("say open, bulk, matrix or cycles; the source explains them".into()),
+    match arguments.first().map_or("", String::as_str) {
+        "open" => open(number(1, 50)?).await,
+        "bulk" => {
+            let bulk = Bulk {
+                size: number(1, 16 << 10)?,
+                send_buffer: number(2, 128)? << 10,
+                window: u32::try_from(number(3, 1024)? << 10)?,
+                total: number(4, 256)? << 20,
+                credit: number(5, 0)? << 10,
+            };
+            measure(bulk).await
         }
-    })
+        "matrix" => matrix(number(1, 128)? << 20).await,
+        "cycles" => cycles(number(1, 1000)?).await,
+        "far-side" => far_side(u32::try_from(number(1, 0)?)?, number(2, 0)?).await,
+        _ => Err("say open, bulk, matrix or cycles; the source explains them".into()),
+    }
 }
 
 fn config(send_buffer: Option<usize>, window: Option<u32>) -> PeerConfig {
@@ -123,26 +131,39 @@ async fn matrix(total: usize) -> Outcome<()> {
 async fn measure(bulk: Bulk) -> Outcome<()> {
     let config = config(Some(bulk.send_buffer), Some(bulk.window));
     let (peer, events, offer) = Peer::offer(config.clone()).await?;
-    let (mut child, local) = if std::env::var_os("SAME").is_some() {
-        let (far, far_events, answer) = Peer::answer(config, &offer).await?;
-        peer.accept_answer(&answer).await?;
-        opened(&far_events).await?;
-        (None, Some(smol::spawn(receive(far, bulk.credit))))
+    let wire = match quality()? {
+        Some(quality) => Some(Wire::new(quality).await?),
+        None => None,
+    };
+    let offer = match &wire {
+        Some(wire) => wire.to_far(&offer)?,
+        None => offer,
+    };
+    let (mut child, mut local) = (None, None);
+    let answer = if std::env::var_os("SAME").is_some() {
+        let (far, _, answer) = Peer::answer(config, &offer).await?;
+        local = Some(smol::spawn(receive(far, bulk.credit)));
+        answer
     } else {
-        let mut child = Command::new(std::env::current_exe()?)
+        let mut far = Command::new(std::env::current_exe()?)
             .args(["far-side", &bulk.window.to_string(), &bulk.credit.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
-        let mut input = child.stdin.take().ok_or("the far side has no input")?;
+        let mut input = far.stdin.take().ok_or("the far side has no input")?;
         writeln!(input, "{}", offer.replace("\r\n", "|"))?;
         input.flush()?;
         let mut answer = String::new();
-        let output = child.stdout.take().ok_or("the far side has no output")?;
+        let output = far.stdout.take().ok_or("the far side has no output")?;
         BufReader::new(output).read_line(&mut answer)?;
-        peer.accept_answer(&answer.trim_end().replace('|', "\r\n")).await?;
-        (Some(child), None)
+        child = Some(far);
+        answer.trim_end().replace('|', "\r\n")
     };
+    let answer = match &wire {
+        Some(wire) => wire.to_near(&answer)?,
+        None => answer,
+    };
+    peer.accept_answer(&answer).await?;
     opened(&events).await?;
 
     let message = Bytes::from(vec![7; bulk.size]);
@@ -157,23 +178,29 @@ async fn measure(bulk: Bulk) -> Outcome<()> {
         sent += bulk.size;
     }
     peer.send(Channel::Data, Bytes::new()).await?;
-    let (bytes, gap) = loop {
-        let report = peer.recv(Channel::Control).await.ok_or("lost")?;
-        if let Some((bytes, gap)) = std::str::from_utf8(&report)?.split_once(' ') {
-            break (bytes.parse::<usize>()?, gap.parse::<f64>()?);
+    let report = loop {
+        let message = peer.recv(Channel::Control).await.ok_or("lost")?;
+        if let Some(report) = Report::read(&message) {
+            break report;
         }
     };
     let took = start.elapsed().as_secs_f64();
+    let busy = cpu() - busy;
+    let far = if child.is_some() { report.busy } else { 0.0 };
+    let mib = report.bytes as f64 / MIB;
     println!(
-        "message {:>2} KiB, send buffer {:>4} KiB, window {} MiB{}: {:>6.1} MiB/s, longest gap \
-         {gap:>6.1} ms, sender at {:>3.0} % of a core{}",
+        "message {:>2} KiB, send buffer {:>4} KiB, window {} MiB{}: {:>6.1} MiB/s, longest gap {:>6.1} ms, \
+         {:>4.0} MiB per second of processor time (near {:>3.0} %, far {:>3.0} %){}",
         bulk.size >> 10,
         bulk.send_buffer >> 10,
         bulk.window >> 20,
         if bulk.credit > 0 { format!(", credit {} KiB", bulk.credit >> 10) } else { String::new() },
-        bytes as f64 / f64::from(1 << 20) / took,
-        (cpu() - busy) / took * 100.0,
-        if bytes == sent { "" } else { " BYTES MISSING" },
+        mib / took,
+        report.gap,
+        mib / (busy + far),
+        busy / took * 100.0,
+        far / took * 100.0,
+        if report.bytes == sent { "" } else { " BYTES MISSING" },
     );
     peer.close().await;
     if let Some(child) = &mut child {
@@ -185,31 +212,59 @@ async fn measure(bulk: Bulk) -> Outcome<()> {
     Ok(())
 }
 
+fn quality() -> Outcome<Option<Quality>> {
+    let Ok(text) = std::env::var("WIRE") else { return Ok(None) };
+    let (one_way, mbit) = text.split_once(',').ok_or("WIRE is MS,MBIT")?;
+    Ok(Some(Quality {
+        one_way: Duration::from_secs_f64(one_way.parse::<f64>()? / 1e3),
+        bytes_per_second: mbit.parse::<f64>()? * 1e6 / 8.0,
+    }))
+}
+
 /// The far side in a process of its own: offer in, answer out, then it receives.
 async fn far_side(window: u32, credit: usize) -> Outcome<()> {
     let mut offer = String::new();
     std::io::stdin().read_line(&mut offer)?;
     let offer = offer.trim_end().replace('|', "\r\n");
-    let (peer, events, answer) = Peer::answer(config(None, Some(window)), &offer).await?;
+    let (peer, _, answer) = Peer::answer(config(None, Some(window)), &offer).await?;
     println!("{}", answer.replace("\r\n", "|"));
-    opened(&events).await?;
     receive(peer, credit).await;
     Ok(())
 }
 
-/// Receives until the empty message, reports the bytes and the longest gap, and waits for the end.
+/// What the receiver reports at the end.
+struct Report {
+    bytes: usize,
+    /// Longest time between two messages, in ms.
+    gap: f64,
+    /// Seconds of its process's time.
+    busy: f64,
+}
+
+impl Report {
+    fn read(message: &[u8]) -> Option<Self> {
+        let mut fields = std::str::from_utf8(message).ok()?.split(' ');
+        let mut field = || fields.next()?.parse::<f64>().ok();
+        let (bytes, gap, busy) = (field()?, field()?, field()?);
+        Some(Self { bytes: bytes as usize, gap, busy })
+    }
+}
+
+/// Receives until the empty message, reports, and waits for the end.
 async fn receive(peer: Peer, credit: usize) {
     let (mut bytes, mut unconfirmed, mut gap) = (0, 0, Duration::ZERO);
-    let mut last = Instant::now();
+    let (mut last, mut busy) = (Instant::now(), cpu());
     while let Some(message) = peer.recv(Channel::Data).await {
-        if bytes > 0 {
+        if bytes == 0 {
+            busy = cpu();
+        } else {
             gap = gap.max(last.elapsed());
         }
         last = Instant::now();
         bytes += message.len();
         unconfirmed += message.len();
         let report = if message.is_empty() {
-            format!("{bytes} {}", gap.as_secs_f64() * 1e3)
+            format!("{bytes} {} {}", gap.as_secs_f64() * 1e3, cpu() - busy)
         } else if credit > 0 && unconfirmed >= credit / 4 {
             unconfirmed = 0;
             bytes.to_string()
