@@ -18,6 +18,7 @@ use crate::{
     failure::{Failure, contain},
     files,
     layout::Layout,
+    slack::LazyTimers,
     table::RawRange,
 };
 
@@ -61,20 +62,7 @@ impl Engine {
         }
         let deadline = Instant::now() + wait;
         let db = loop {
-            let opened = contain(|| {
-                sled::Config::new()
-                    .path(layout.store())
-                    .cache_capacity(CACHE_BYTES)
-                    .mode(sled::Mode::LowSpace)
-                    .flush_every_ms(None)
-                    .segment_size(SEGMENT_BYTES)
-                    .open()
-                    .map_err(|e| match e {
-                        // Settings are whole here (see `repair_settings`).
-                        sled::Error::Unsupported(why) => Failure::OtherEngine(why),
-                        other => Failure::from(other),
-                    })
-            });
+            let opened = open_sled(layout);
             match opened {
                 Err(Failure::Busy) if Instant::now() < deadline => thread::sleep(LOCK_POLL),
                 other => break other?,
@@ -189,6 +177,27 @@ impl Drop for Engine {
     }
 }
 
+fn open_sled(layout: &Layout) -> Result<sled::Db, Failure> {
+    let _lazy = LazyTimers::new();
+    contain(|| {
+        let db = sled::Config::new()
+            .path(layout.store())
+            .cache_capacity(CACHE_BYTES)
+            .mode(sled::Mode::LowSpace)
+            .flush_every_ms(None)
+            .segment_size(SEGMENT_BYTES)
+            .open()
+            .map_err(|e| match e {
+                // Settings are whole here (see `repair_settings`).
+                sled::Error::Unsupported(why) => Failure::OtherEngine(why),
+                other => Failure::from(other),
+            })?;
+        // By now at the latest sled has started its threads.
+        db.flush()?;
+        Ok(db)
+    })
+}
+
 /// Waits up to `wait` until sled has let go of its file; whether it has.
 pub(crate) fn wait_released(layout: &Layout, wait: Duration) -> bool {
     let deadline = Instant::now() + wait;
@@ -291,6 +300,32 @@ mod tests {
         drop(first);
         assert!(wait_released(&layout, Duration::from_secs(5)));
         open(Duration::from_secs(5)).unwrap();
+    }
+
+    #[test]
+    fn the_pool_sleeps_and_this_thread_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().to_path_buf());
+        let own = nix::sys::prctl::get_timerslack().unwrap();
+        let engine = Engine::open(&layout, Duration::ZERO, Caution::default()).unwrap();
+        assert_eq!(nix::sys::prctl::get_timerslack().unwrap(), own);
+        let slacks: Vec<u64> = fs::read_dir("/proc/self/task")
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .filter(|entry| {
+                // The ones that stay; others may just be ending.
+                let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+                (0..7).any(|n| name.trim() == format!("sled-io-{n}"))
+            })
+            .map(|entry| {
+                let id = entry.file_name().into_string().unwrap();
+                let slack = fs::read_to_string(format!("/proc/{id}/timerslack_ns")).unwrap();
+                slack.trim().parse().unwrap()
+            })
+            .collect();
+        assert_eq!(slacks.len(), 7);
+        assert!(slacks.iter().all(|slack| *slack >= 4_000_000_000), "{slacks:?}");
+        drop(engine);
     }
 
     #[test]

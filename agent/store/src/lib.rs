@@ -63,6 +63,7 @@ mod mirror;
 mod reconcile;
 mod report;
 mod shared;
+mod slack;
 mod store;
 mod table;
 mod vital;
