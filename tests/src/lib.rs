@@ -2,6 +2,7 @@
 //! to reach through the tunnel, and a harness that runs the real programs.
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod demo;
 pub mod greenhouse;
 pub mod harness;
