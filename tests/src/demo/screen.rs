@@ -112,7 +112,7 @@ fn farm(facts: &Facts) -> String {
 fn tunnel(facts: &Facts) -> String {
     let tunnel = &facts.tunnel;
     if !tunnel.is_up() {
-        return bad(&tunnel.state);
+        return bad(&format!("{}{}", tunnel.state, tunnel.why));
     }
     let path = tunnel.path.as_deref().unwrap_or("path unknown");
     let trip = tunnel.round_trip.map_or_else(String::new, |t| format!(", round trip {}", time(t)));

@@ -9,6 +9,8 @@ use serde_json::Value;
 pub(super) struct Tunnel {
     /// The program's word for its state, `live` when it works.
     pub(super) state: String,
+    /// Why it is down and what comes next, in words; empty while it works.
+    pub(super) why: String,
     /// `direct` or `relayed`, while there is a tunnel.
     pub(super) path: Option<String>,
     /// Round-trip time.
@@ -23,6 +25,7 @@ impl Tunnel {
         let text = |key: &str| status[key].as_str().map(str::to_owned);
         Self {
             state: text("state").unwrap_or_else(|| "unknown".to_owned()),
+            why: why(status),
             path: text("path"),
             round_trip: duration(&status["rtt_ms"], 1e-3),
             since: duration(&status["since_seconds"], 1.0).unwrap_or_default(),
@@ -33,6 +36,14 @@ impl Tunnel {
     pub(super) fn is_up(&self) -> bool {
         self.state == "live"
     }
+}
+
+/// `: farm offline, next attempt in 4 s`, as far as it is said.
+fn why(status: &Value) -> String {
+    let failure = status["failure"].as_str().map(|failure| format!(": {}", failure.replace('_', " ")));
+    let next = duration(&status["next_attempt_seconds"], 1.0);
+    let next = next.map(|next| format!(", next attempt in {:.0} s", next.as_secs_f64().ceil()));
+    failure.unwrap_or_default() + &next.unwrap_or_default()
 }
 
 /// A number of `unit` seconds; None when it is none that makes sense.
