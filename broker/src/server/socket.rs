@@ -77,7 +77,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     /// Takes over a stream after the HTTP handshake and announces it to the
-    /// core. `None` when the broker is ending.
+    /// core. `None` when the broker is ending. Boxed, because a future keeps
+    /// a copy of what is moved through it at each step.
     pub(super) async fn open(
         stream: S,
         already_read: Bytes,
@@ -85,7 +86,7 @@ where
         observed: SocketAddr,
         inputs: Sender<Input>,
         waiting: &Waiting,
-    ) -> Option<Self> {
+    ) -> Option<Box<Self>> {
         let nonce = Nonce::generate(&SystemRandom::new())
             .inspect_err(|error| tracing::error!(%error, "no challenge for a device"))
             .ok()?;
@@ -98,19 +99,21 @@ where
         let (inlet, outlet) = outbox(waiting);
         let event = Event::Opened { connection, observed, nonce };
         inputs.send(Input::Opened(event, connection, inlet)).await.ok()?;
-        Some(Self { stream, connection, inputs, outlet, control_frames: Bucket::default() })
+        let control_frames = Bucket::default();
+        Some(Box::new(Self { stream, connection, inputs, outlet, control_frames }))
     }
 
     /// Talks until one side ends it.
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(mut self: Box<Self>) {
         let end = self.converse().await;
         if end != End::Finished {
             let (connection, slow) = (self.connection, end == End::Slow);
             self.tell(Event::Closed { connection, slow }).await;
         }
+        // Boxed: their memory is needed for seconds, not while the device stays.
         match end {
-            End::Finished => farewell(self.stream).await,
-            End::Leaving => see_off(self.stream).await,
+            End::Finished => Box::pin(farewell(self.stream)).await,
+            End::Leaving => Box::pin(see_off(self.stream)).await,
             End::Gone | End::Slow => {}
         }
     }
