@@ -101,10 +101,6 @@ pub struct Mux {
     events: VecDeque<Event>,
     /// When an answer about a stream is overdue.
     deadlines: BTreeSet<(Instant, StreamId)>,
-    /// Streams whose writer was refused bytes.
-    waiting_writers: BTreeSet<StreamId>,
-    /// The one of them that was told last.
-    writer_woken: StreamId,
     /// The sum over all streams.
     usage: Usage,
     #[cfg(test)]
@@ -127,8 +123,6 @@ impl Mux {
             schedule: Schedule::new(config.max_payload),
             events: VecDeque::new(),
             deadlines: BTreeSet::new(),
-            waiting_writers: BTreeSet::new(),
-            writer_woken: 0,
             usage: Usage::default(),
             #[cfg(test)]
             forget_to_rewind: false,
@@ -181,10 +175,6 @@ impl Mux {
             stream.writer_waits |= refused;
         });
         self.schedule(id);
-        if refused {
-            self.waiting_writers.insert(id);
-            self.wake_writer(id);
-        }
         Ok(count)
     }
 
@@ -196,7 +186,6 @@ impl Mux {
         let stream = self.streams.get_mut(&id).ok_or(StreamError::Gone)?;
         stream.send.finish();
         stream.writer_waits = false;
-        self.waiting_writers.remove(&id);
         self.schedule(id);
         Ok(())
     }

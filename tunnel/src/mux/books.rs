@@ -7,7 +7,6 @@ use farm_protocol::frame::{ResetReason, StreamId};
 use super::Mux;
 use super::limits::{
     MIN_SEND_BUFFER, SEND_BUFFER, SESSION_SEND_BUFFER, SESSION_WINDOW, SHARED_SEND_BUFFER, WRITABLE_ROOM,
-    WRITERS_WOKEN,
 };
 use super::stream::{Event, Stream};
 use super::tombstones::Outcome;
@@ -29,17 +28,12 @@ impl Mux {
 
     /// Forgets a stream, except for its outcome and answer.
     pub(super) fn remove(&mut self, id: StreamId) -> Option<Stream> {
-        let writers_wait = self.send_buffer_is_tight();
         self.stop_expecting(id);
         let stream = self.streams.remove(&id)?;
         self.usage.remove(stream.usage());
         self.outbox.forget(id);
-        self.waiting_writers.remove(&id);
         if stream.scheduled {
             self.schedule.remove(id);
-        }
-        if writers_wait {
-            self.wake_writers();
         }
         Some(stream)
     }
@@ -110,35 +104,17 @@ impl Mux {
         own.min(self.shared_room().max(MIN_SEND_BUFFER.saturating_sub(stream.send.held())))
     }
 
-    /// Whether a writer may be waiting for another stream's bytes to go.
-    pub(super) fn send_buffer_is_tight(&self) -> bool {
-        self.shared_room() < SEND_BUFFER
-    }
-
+    /// Tells a writer that was refused once it is worth going on. It waits
+    /// for its own bytes to leave or to be acknowledged, whatever it was
+    /// refused for: one that holds none always has room.
     pub(super) fn wake_writer(&mut self, id: StreamId) {
         let waits = |stream: &&Stream| stream.writer_waits && self.room(stream) >= WRITABLE_ROOM;
         if self.streams.get(&id).filter(waits).is_none() {
             return;
         }
-        self.waiting_writers.remove(&id);
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.writer_waits = false;
             self.events.push_back(Event::Writable { id });
-        }
-    }
-
-    /// Room for all came free: tells the next writers in turn, not all of
-    /// them, since the first would leave nothing to the others. A writer that
-    /// waits holds bytes, so the acks of its own stream wake it at the latest.
-    pub(super) fn wake_writers(&mut self) {
-        for _ in 0..WRITERS_WOKEN {
-            if self.shared_room() < WRITABLE_ROOM {
-                return;
-            }
-            let after = self.waiting_writers.range(self.writer_woken.saturating_add(1)..).next();
-            let Some(id) = after.or(self.waiting_writers.first()).copied() else { return };
-            self.writer_woken = id;
-            self.wake_writer(id);
         }
     }
 }

@@ -108,7 +108,6 @@ impl Mux {
     }
 
     fn on_ack(&mut self, id: StreamId, received: u64, credit: u64) -> Result<(), Violation> {
-        let writers_wait = self.send_buffer_is_tight();
         let Some(taken) = self.with(id, |stream| stream.send.acknowledge(received, credit)) else {
             return if self.is_past(id) { Ok(()) } else { Err(Violation::NeverOpened { stream: id }) };
         };
@@ -116,9 +115,6 @@ impl Mux {
             self.fail(id, ResetReason::ProtocolError);
         } else {
             self.agree(id);
-        }
-        if writers_wait {
-            self.wake_writers();
         }
         Ok(())
     }

@@ -48,10 +48,6 @@ pub const SHARED_SEND_BUFFER: usize = 3 * MIB;
 /// for less would cost more than it moves.
 pub const WRITABLE_ROOM: usize = MIN_SEND_BUFFER;
 
-/// Waiting writers that are told when some stream made room for all: two for
-/// one, so that those who no longer want it hold nobody up.
-pub const WRITERS_WOKEN: usize = 2;
-
 /// Most bytes sent and not yet acknowledged on one carrier, each frame
 /// counted with [`FRAME_CHARGE`]. The transport's receive window is 1 MiB, and
 /// overflowing it costs a retransmission timeout of 1 s: stay 1/16 below.

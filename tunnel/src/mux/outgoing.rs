@@ -68,6 +68,11 @@ impl Outbox {
         self.acks_due = None;
     }
 
+    #[cfg(test)]
+    pub(super) fn owed(&self) -> impl Iterator<Item = &StreamId> {
+        self.acks.iter().chain(&self.later_acks).chain(&self.opens)
+    }
+
     fn drop_later_ack(&mut self, id: StreamId) {
         if self.later_acks.remove(&id) && self.later_acks.is_empty() {
             self.acks_due = None;

@@ -205,3 +205,33 @@ impl ReceiveHalf {
         self.window
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::limits::MIN_ROUND_TRIP;
+    use super::*;
+
+    #[test]
+    fn a_small_rest_of_an_overlap_does_not_keep_the_whole_message() {
+        let mut half = ReceiveHalf::new(100_000);
+        let message = Bytes::from(vec![1; 60_001]);
+        half.accept(0, &message.slice(..60_000)).unwrap();
+        half.read(60_000, Instant::now(), MIN_ROUND_TRIP).unwrap();
+        assert_eq!(half.accept(0, &message), Ok(1));
+        let rest = half.read(9, Instant::now(), MIN_ROUND_TRIP).unwrap();
+        assert!(!message.as_ptr_range().contains(&rest.as_ptr()));
+    }
+
+    #[test]
+    fn a_stream_whose_end_is_known_takes_no_more_of_the_sessions_window() {
+        let mut half = ReceiveHalf::new(MIN_WINDOW);
+        half.accept(0, &Bytes::from_static(b"abc")).unwrap();
+        assert_eq!(half.exposure(), MIN_WINDOW);
+        assert_eq!(half.finish(3), Ok(true));
+        assert_eq!(half.exposure(), 3);
+        assert_eq!(half.announce(u64::MAX), (3, MIN_WINDOW));
+        half.read(9, Instant::now(), MIN_ROUND_TRIP).unwrap();
+        assert_eq!(half.announce(u64::MAX), (4, MIN_WINDOW));
+        assert_eq!(half.exposure(), 0);
+    }
+}

@@ -85,7 +85,6 @@ impl Mux {
             self.resume_listed(*state)?;
         }
         self.resumed = true;
-        self.outbox.release_acks();
         let unlisted: Vec<StreamId> =
             self.streams.keys().copied().filter(|id| !listed.contains(id)).collect();
         for id in unlisted {

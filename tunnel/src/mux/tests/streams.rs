@@ -110,6 +110,28 @@ fn a_refused_stream_says_why_and_frees_both_ends() {
 }
 
 #[test]
+fn no_event_follows_ones_own_reset() {
+    let mut pair = Pair::new();
+    let (id, other) = (pair.open(), pair.open());
+    write(&mut pair.phone, id, 10);
+    write(&mut pair.phone, other, 10);
+    pair.settle();
+    pair.farm.reset(id, ResetReason::Aborted);
+    assert_eq!(events(&mut pair.farm), [Event::Readable { id: other }]);
+}
+
+#[test]
+fn bytes_confirm_a_stream_as_an_ack_does() {
+    let mut pair = Pair::new();
+    let id = pair.phone.open("greenhouse").unwrap();
+    drain(&mut pair.phone, pair.now);
+    pair.phone.handle_frame(data(id, 0, b"x"), pair.now).unwrap();
+    assert_eq!(events(&mut pair.phone), [Event::Established { id }, Event::Readable { id }]);
+    pair.phone.carrier_lost();
+    assert_eq!(pair.phone.hello().len(), 1, "the phone has something to say about it");
+}
+
+#[test]
 fn an_open_that_was_never_sent_is_reset_without_a_word() {
     let mut pair = Pair::new();
     let id = pair.phone.open("greenhouse").unwrap();

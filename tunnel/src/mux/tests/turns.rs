@@ -84,6 +84,16 @@ fn a_keystroke_goes_before_the_bulk_even_when_the_carrier_is_full() {
 }
 
 #[test]
+fn a_queue_that_grew_before_its_turn_waits_with_the_bulk() {
+    let mut pair = Pair::new();
+    let (bulk, shell) = (pair.open(), pair.open());
+    write(&mut pair.farm, bulk, 1);
+    write(&mut pair.farm, bulk, SEND_BUFFER / 2);
+    write(&mut pair.farm, shell, 1);
+    assert_eq!(pair.farm.poll_transmit(pair.now), Some(data(shell, 0, b"x")));
+}
+
+#[test]
 fn short_queues_do_not_starve_the_bulk() {
     let mut pair = Pair::new();
     let (bulk, quick) = (pair.open(), pair.open());

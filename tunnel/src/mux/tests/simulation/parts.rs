@@ -68,7 +68,16 @@ pub(super) struct Program {
     pub(super) finished: bool,
     /// It was told that the other end's bytes are all read.
     pub(super) heard_end: bool,
+    /// It was refused bytes: it does nothing until it is told.
     pub(super) waits_for_room: bool,
+    /// It was told of bytes and did not read all since.
+    pub(super) readable: bool,
+}
+
+impl Program {
+    pub(super) fn may_write(&self) -> bool {
+        !self.finished && !self.waits_for_room
+    }
 }
 
 /// One end.
