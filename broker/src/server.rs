@@ -91,8 +91,8 @@ pub struct Server {
     actor: Task<()>,
     /// Dropped when the broker ends: requests for pages end then.
     running: Sender<Infallible>,
-    /// Dropping them ends them.
     tasks: Vec<Task<()>>,
+    failures: Receiver<&'static str>,
 }
 
 impl Server {
@@ -139,10 +139,15 @@ impl Server {
             stopping,
         });
         let desk = Desk { inputs: inputs.clone(), store: store.clone() };
-        let mut tasks =
-            vec![smol::spawn(accept(listener, front, admission)), smol::spawn(desk.serve(desk_listener))];
-        tasks.extend(stun_socket.map(|socket| smol::spawn(stun::serve(socket))));
-        Ok(Self { address, stun, inputs, ended, store, actor: smol::spawn(actor.run()), running, tasks })
+        let (failed, failures) = async_channel::bounded(1);
+        let actor = supervised("core", &failed, actor.run());
+        let mut tasks = vec![
+            supervised("listener", &failed, accept(listener, front, admission)),
+            supervised("admin socket", &failed, desk.serve(desk_listener)),
+        ];
+        let stun_task = stun_socket.map(|socket| supervised("STUN responder", &failed, stun::serve(socket)));
+        tasks.extend(stun_task);
+        Ok(Self { address, stun, inputs, ended, store, actor, running, tasks, failures })
     }
 
     /// Where it listens.
@@ -155,10 +160,19 @@ impl Server {
         self.stun
     }
 
+    /// Waits until a part of the server ends, which none does by itself: a
+    /// bug. Gives its name. The process should end then and be started anew.
+    pub async fn failure(&self) -> &'static str {
+        self.failures.recv().await.unwrap_or("server")
+    }
+
     /// Tells all devices to come back later, closes everything and lets go of
     /// the state directory.
     pub async fn stop(self) {
-        drop(self.tasks);
+        for task in self.tasks {
+            // Waits until its socket is closed: the port is free afterwards.
+            task.cancel().await;
+        }
         drop(self.running);
         let mut seed = [0; 8];
         if SystemRandom::new().fill(&mut seed).is_err() {
@@ -178,6 +192,26 @@ impl Server {
         .await;
         self.store.close().await;
     }
+}
+
+/// Spawns a task whose end, by a panic too, is reported.
+fn supervised(
+    name: &'static str,
+    failed: &Sender<&'static str>,
+    task: impl Future<Output = ()> + Send + 'static,
+) -> Task<()> {
+    struct Report(&'static str, Sender<&'static str>);
+    impl Drop for Report {
+        fn drop(&mut self) {
+            // Full: another part has failed already.
+            let _full = self.1.try_send(self.0);
+        }
+    }
+    let report = Report(name, failed.clone());
+    smol::spawn(async move {
+        let _report = report;
+        task.await;
+    })
 }
 
 fn local(address: io::Result<SocketAddr>, asked: SocketAddr) -> Result<SocketAddr, ListenError> {
@@ -216,5 +250,17 @@ async fn accept(listener: TcpListener, front: Arc<Front>, admission: Admission) 
             continue;
         }
         smol::spawn(front.clone().serve(stream, peer, ticket)).detach();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_that_panics_is_reported() {
+        let (failed, failures) = async_channel::bounded(1);
+        let _task = supervised("core", &failed, async { panic!("on purpose") });
+        assert_eq!(smol::block_on(failures.recv()), Ok("core"));
     }
 }

@@ -1,6 +1,6 @@
 //! `farm-broker serve`: from settings to a running broker, and its end.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::sync::Arc;
 
 use async_signal::{Signal, Signals};
@@ -46,12 +46,26 @@ pub(super) fn run(settings: &Settings) -> Result<(), Box<dyn std::error::Error>>
             None => tracing::info!("not answering STUN"),
         }
         notify(&[NotifyState::Ready]);
-        let signal = signals.next().await.transpose()?;
-        tracing::info!(?signal, "shutting down");
+        let told = async { signals.next().await.transpose().map(|signal| signal.map_or("end", name_of)) };
+        let failed = async {
+            let part = server.failure().await;
+            Err(io::Error::other(format!("the {part} ended by itself: a bug, see the log above")))
+        };
+        // After a failure the rest can't be trusted to end in order.
+        let signal = smol::future::or(told, failed).await?;
+        tracing::info!(signal, "shutting down");
         notify(&[NotifyState::Stopping]);
         server.stop().await;
         Ok(())
     })
+}
+
+fn name_of(signal: Signal) -> &'static str {
+    match signal {
+        Signal::Term => "SIGTERM",
+        Signal::Int => "SIGINT",
+        _ => "another",
+    }
 }
 
 fn notify(state: &[NotifyState<'_>]) {
@@ -69,8 +83,8 @@ fn start_log() -> Result<(), String> {
     };
     let log = tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
         .with_target(false);
     // The journal has its own clock.
     if std::env::var_os("JOURNAL_STREAM").is_some() {

@@ -58,7 +58,7 @@ pub(super) struct Actor {
 }
 
 impl Actor {
-    /// Runs until told to shut down, or until nobody is left to tell.
+    /// Runs until told to shut down.
     pub(super) async fn run(mut self) {
         loop {
             let core_due = self.core.poll_timeout().map(|(at, _)| at);
@@ -73,6 +73,7 @@ impl Actor {
                         return;
                     }
                 }
+                // Not while `reports` is held.
                 Some(Err(_)) => return,
                 None => self.handle(Event::Timeout),
             }

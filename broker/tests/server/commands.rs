@@ -1,8 +1,9 @@
 //! The program as its operator runs it.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -133,6 +134,34 @@ fn only_the_owner_can_reach_the_admin_socket() {
     let meta = std::fs::metadata(dir.path().join("admin.sock")).unwrap();
     assert!(meta.file_type().is_socket());
     assert_eq!(meta.permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn nonsense_at_the_admin_socket_is_answered_with_an_error() {
+    let dir = TempDir::new().unwrap();
+    let _broker = Running::start(dir.path(), &[]);
+    let ask = |lines: &[u8]| {
+        let mut stream = UnixStream::connect(dir.path().join("admin.sock")).unwrap();
+        // Who says too much is cut off.
+        let _cut = stream.write_all(lines);
+        let _cut = stream.shutdown(std::net::Shutdown::Write);
+        let mut answer = String::new();
+        let _cut = stream.read_to_string(&mut answer);
+        answer
+    };
+    let nonsense =
+        ["nonsense\n", "{}\n", r#"{"command":"enroll"}"#, "\n", "[[[[", r#"{"command":"farms","x":1}"#];
+    for nonsense in nonsense {
+        let answer = ask(nonsense.as_bytes());
+        assert!(answer.starts_with("{\"error\":"), "{nonsense:?}: {answer}");
+    }
+    let answer = ask(&[b'['; 100_000]);
+    assert!(answer.is_empty() || answer.starts_with("{\"error\":"), "{answer}");
+    ask(&[0xff; 100]);
+    // Several requests one after the other, the last without its line's end.
+    let answer = ask(b"{\"command\":\"farms\"}\nnonsense\n{\"command\":\"farms\"}");
+    let lines: Vec<&str> = answer.lines().collect();
+    assert_eq!((lines.len(), lines[0], lines[2]), (3, r#"{"farms":[]}"#, r#"{"farms":[]}"#));
 }
 
 #[test]

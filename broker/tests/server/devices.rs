@@ -192,3 +192,18 @@ fn a_broker_that_ends_tells_its_devices_when_to_come_back() {
         stopping.await;
     });
 }
+
+#[test]
+fn a_restart_at_the_same_port_is_possible_at_once() {
+    run(async {
+        let broker = Broker::start().await;
+        let address = broker.server.address();
+        let _held = broker.enter(&Device::phone(1)).await;
+        broker.server.stop().await;
+        let mut options = crate::client::options(broker.state.path());
+        options.listen = address;
+        let server = farm_broker::server::Server::start(options).await.unwrap();
+        assert_eq!(server.address(), address);
+        Client::connect(address).await.unwrap().enter(&Device::phone(1)).await;
+    });
+}
