@@ -281,6 +281,16 @@ fn a_refused_writer_is_told_when_there_is_room() {
 }
 
 #[test]
+fn a_refused_writer_that_finished_is_told_nothing() {
+    let mut pair = Pair::new();
+    let id = pair.open();
+    write(&mut pair.phone, id, 2 * SEND_BUFFER);
+    pair.phone.finish(id).unwrap();
+    drain(&mut pair.phone, pair.now);
+    assert_eq!(events(&mut pair.phone), []);
+}
+
+#[test]
 fn writers_refused_for_the_sake_of_others_are_told_when_those_are_gone() {
     let mut pair = Pair::new();
     let ids: Vec<StreamId> = (0..MAX_STREAMS).map(|_| pair.open()).collect();
