@@ -35,7 +35,7 @@
 //! the bulk, which takes turns that are fair by bytes.
 //!
 //! **Bounds**: everything that a peer or a local program can make grow has a
-//! limit in [`limits`]; small pieces are merged, so memory follows the bytes.
+//! limit with a name below; small pieces are merged, so memory follows the bytes.
 //!
 //! How to drive it: [`Mux::hello`] to the peer and [`Mux::resume`] with the
 //! peer's, on *every* carrier, the first included. After every call drain
