@@ -49,7 +49,13 @@ fn prepare(path: &Path) -> Result<Layout, OpenError> {
     let user = nix::unistd::geteuid().as_raw();
     check_owner(path, metadata.uid(), user)?;
     if metadata.mode() & 0o077 != 0 {
-        // systemd's StateDirectory= is 0755 unless told otherwise.
+        // systemd's StateDirectory= is 0755 unless told otherwise. But somebody
+        // may have said --state /tmp.
+        let is_ours = files::is_there(&path.join("lock")).doing("looking at", path)?;
+        let is_empty = fs::read_dir(path).doing("reading", path)?.next().is_none();
+        if !is_ours && !is_empty {
+            return Err(OpenError::NotPrivate { path: path.to_path_buf() });
+        }
         tracing::info!(path = %path.display(), "state directory was open to others, now private");
         fs::set_permissions(path, Permissions::from_mode(files::PRIVATE_DIR))
             .doing("making private", path)?;
@@ -122,6 +128,19 @@ mod tests {
         fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
         drop(Claim::take(&path, Duration::ZERO).unwrap());
         assert_eq!(mode(&path), 0o700);
+    }
+
+    #[test]
+    fn a_directory_for_other_things_is_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("letter.txt"), "").unwrap();
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+        let error = Claim::take(dir.path(), Duration::ZERO).unwrap_err();
+        assert!(matches!(error, OpenError::NotPrivate { .. }), "{error}");
+        assert_eq!(fs::metadata(dir.path()).unwrap().mode() & 0o777, 0o755);
+        // Made private by its owner, it may be used.
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o700)).unwrap();
+        Claim::take(dir.path(), Duration::ZERO).unwrap();
     }
 
     #[test]

@@ -38,6 +38,14 @@ pub enum OpenError {
         /// The user this process runs as.
         user: u32,
     },
+    /// The directory is open to others and holds what is not a store's.
+    #[error(
+        "{path} is open to other users and holds other files: choose another directory with --state, or make it private yourself (chmod 700)"
+    )]
+    NotPrivate {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The path is there but not a directory.
     #[error("{path} is not a directory: choose another one with --state")]
     NotADirectory {
