@@ -51,9 +51,12 @@ fn prepare(path: &Path) -> Result<Layout, OpenError> {
     if metadata.mode() & 0o077 != 0 {
         // systemd's StateDirectory= is 0755 unless told otherwise. But somebody
         // may have said --state /tmp.
-        let is_ours = files::is_there(&path.join("lock")).doing("looking at", path)?;
-        let is_empty = fs::read_dir(path).doing("reading", path)?.next().is_none();
-        if !is_ours && !is_empty {
+        let layout = Layout::new(path.to_path_buf());
+        let mut is_ours = fs::read_dir(path).doing("reading", path)?.next().is_none();
+        for own in [layout.lock(), layout.store(), layout.mirror()] {
+            is_ours |= files::is_there(&own).doing("looking at", &own)?;
+        }
+        if !is_ours {
             return Err(OpenError::NotPrivate { path: path.to_path_buf() });
         }
         tracing::info!(path = %path.display(), "state directory was open to others, now private");
