@@ -90,7 +90,7 @@ impl Tunnel {
                 None
             }
         };
-        let (streams, _) = Streams::new(mux::Role::Phone, mux::Config::default());
+        let (streams, _) = Streams::new(mux::Role::Phone);
         let (commands, commanded) = async_channel::bounded(COMMANDS);
         let (attention, attended) = async_channel::bounded(1);
         let watchers = Arc::new(AtomicUsize::new(0));

@@ -103,7 +103,7 @@ impl Farm {
 
     fn begin(&mut self, session: SessionId) {
         tracing::info!(%session, "session begins");
-        let (streams, incoming) = Streams::new(mux::Role::Farm, mux::Config::default());
+        let (streams, incoming) = Streams::new(mux::Role::Farm);
         let serve = forward::serve(session, incoming, self.services.clone(), self.counters.clone());
         smol::spawn(serve).detach();
         self.sessions.insert(session, SessionRuntime { streams, carriers: BTreeMap::new(), watched: true });
