@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use crate::harness::end_all;
+use crate::harness::{HarnessError, end_all, ending};
 
 mod cycles;
 mod download;
@@ -38,6 +38,9 @@ use table::{Row, Table};
 use trouble::Trouble;
 use world::World;
 
+/// The part that other tunnels are measured in.
+const THROUGHPUT: &str = "throughput";
+
 /// What to measure and where to put it.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -45,6 +48,8 @@ pub struct Options {
     pub length: Length,
     /// Connect and disconnect so many times instead of what `length` says.
     pub cycles: Option<u32>,
+    /// Measure only the parts whose name contains this.
+    pub only: Option<String>,
     /// A file for the same figures in JSON.
     pub json: Option<PathBuf>,
 }
@@ -64,17 +69,23 @@ pub fn run(options: &Options) -> ExitCode {
     let bound = stop::Bound::set(scale.bound);
     let mut table = Table::default();
     let mut machine = Machine::look();
-    let started = World::start().and_then(|world| measure(world, &scale, &mut table));
+    let started =
+        World::start().and_then(|world| measure(world, &scale, options.only.as_deref(), &mut table));
     let took = start.elapsed();
     let reached = bound.lift();
     machine.look_again();
 
-    print!("{}{table}", machine.headline(options.length, took));
     let mut exit = ExitCode::SUCCESS;
+    if !table.is_empty() {
+        print!("{}{table}", machine.headline(options.length, took));
+    } else if let (Some(only), Ok(())) = (&options.only, &started) {
+        eprintln!("bench: no part's name contains {only:?}");
+        exit = ExitCode::FAILURE;
+    }
     if let Err(error) = started {
         eprintln!("bench: {error}");
         exit = ExitCode::FAILURE;
-    } else if crate::harness::ending() && !reached {
+    } else if ending() && !reached {
         eprintln!("bench: stopped; the table has what was measured until then");
         exit = ExitCode::FAILURE;
     }
@@ -90,16 +101,18 @@ pub fn run(options: &Options) -> ExitCode {
 
 /// All parts, from the farm's first start on; the order lets each find the
 /// programs in the state it needs.
-fn measure(mut world: World, scale: &Scale, table: &mut Table) -> Result<(), Trouble> {
-    let mut parts = Parts { table, bound: scale.bound };
+fn measure(mut world: World, scale: &Scale, only: Option<&str>, table: &mut Table) -> Result<(), Trouble> {
+    let mut parts = Parts { table, only, bound: scale.bound };
     parts.run("agent start", |rows| start::measure(&mut world, scale, rows));
     // The other tunnels need seconds to start; nothing that is timed runs meanwhile.
-    let peers = peers::Starting::begin(world.greenhouse_address, world.dir())?;
+    let compared = parts.wanted(THROUGHPUT);
+    let peers =
+        compared.then(|| peers::Starting::begin(world.greenhouse_address, world.dir())).transpose()?;
     parts.run("idle, unpaired", |rows| idle::unpaired(&world, scale, rows));
     world.pair()?;
     parts.run("offer to first byte", |rows| first_byte::measure(&world, scale, rows));
-    let peers = peers.finish();
-    parts.run("throughput", |rows| throughput::measure(&world, &peers, scale, rows));
+    let peers = peers.map(peers::Starting::finish).unwrap_or_default();
+    parts.run(THROUGHPUT, |rows| throughput::measure(&world, &peers, scale, rows));
     drop(peers);
     parts.run("echo round trip, 64 bytes", |rows| echo::measure(&world, scale, rows));
     parts.run("large download", |rows| download::measure(&world, scale, rows));
@@ -111,17 +124,32 @@ fn measure(mut world: World, scale: &Scale, table: &mut Table) -> Result<(), Tro
 
 struct Parts<'a> {
     table: &'a mut Table,
+    only: Option<&'a str>,
     bound: Duration,
 }
 
 impl Parts<'_> {
+    fn wanted(&self, group: &str) -> bool {
+        self.only.is_none_or(|only| group.contains(only))
+    }
+
     fn run(&mut self, group: &'static str, work: impl FnOnce(&mut Part) -> Result<(), Trouble>) {
+        if !self.wanted(group) {
+            return;
+        }
         let start = Instant::now();
         eprint!("{group} … ");
         let mut part = Part::new(group);
-        if let Err(error) = work(&mut part) {
-            let late = format!("out of time: the whole run is bounded to {} s", self.bound.as_secs());
-            let reason = if stop::bound_reached() { late } else { error.to_string() };
+        let done = if ending() { Err(HarnessError::Ending.into()) } else { work(&mut part) };
+        if let Err(error) = done {
+            let reason = if stop::bound_reached() {
+                format!("out of time: the whole run is bounded to {} s", self.bound.as_secs())
+            } else if ending() {
+                // What failed then failed because its programs were ended.
+                HarnessError::Ending.to_string()
+            } else {
+                error.to_string()
+            };
             part.push(Row::missing("the rest", &reason));
         }
         self.table.add(part);

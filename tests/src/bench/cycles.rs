@@ -48,9 +48,10 @@ pub(super) fn measure(world: &World, scale: &Scale, part: &mut Part) -> Result<(
     let memory = vec![
         Figure::new("before", megabytes(&before), Unit::Megabytes),
         Figure::new("after", megabytes(&after), Unit::Megabytes),
-        Figure::new("slope", slope(&points), Unit::Slope),
     ];
     part.push(Row::new("agent, RSS", memory));
+    let growth = vec![Figure::new("", slope(&points), Unit::Slope)];
+    part.push(Row::new("agent, RSS, slope of all looks", growth));
     for (name, unit, of) in [
         ("agent, open files", Unit::Files, (|usage: &Usage| usage.files) as fn(&Usage) -> u64),
         ("agent, threads", Unit::Threads, |usage: &Usage| usage.threads),

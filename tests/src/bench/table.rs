@@ -176,6 +176,10 @@ impl Table {
         self.groups.push(Group { name: part.group, rows: part.rows });
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
     /// The same as JSON, with what is to know about the machine.
     pub(super) fn json(&self, machine: &Machine, length: Length, took: Duration) -> String {
         let whole = serde_json::json!({

@@ -10,10 +10,11 @@ const HELP: &str = "\
 Measures the tunnel on this machine's loopback and prints one table. The programs
 must lie beside this one (or in $FARM_BIN_DIR).
 
-Usage: bench [--quick | --full] [--cycles N] [--json FILE]
+Usage: bench [--quick | --full] [--only PART] [--cycles N] [--json FILE]
 
   --quick      a short form, less than a minute
   --full       more of everything, and a download of 1 GB; up to an hour
+  --only PART  only the parts whose name contains PART, e.g. echo or idle
   --cycles N   connect and disconnect N times (default 100; 1000 with --full)
   --json FILE  also writes the figures as JSON
   --help       this text
@@ -49,6 +50,10 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Options>, lexopt::Error> {
                     return Err("--cycles is between 10 and 100000".into());
                 }
                 options.cycles = Some(cycles);
+                continue;
+            }
+            Arg::Long("only") => {
+                options.only = Some(parser.value()?.string()?);
                 continue;
             }
             Arg::Long("json") => {
