@@ -118,6 +118,10 @@ impl Farm {
                 &self.config.local_addresses,
                 self.dialer.remembered().map(|a| a.ip()),
             ),
+            // Our own pings judge the carrier; ICE's consent checks are only the
+            // last resort, and at their watched pace they would wake an idle
+            // connection many times a second for as long as it lives.
+            watched: false,
             ..PeerConfig::default()
         };
         let built = self.built.0.clone();

@@ -1,0 +1,202 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const BOOT: BootId = BootId::from_bytes([1; 16]);
+const NEXT_BOOT: BootId = BootId::from_bytes([2; 16]);
+
+fn drain(session: &mut Session) -> Vec<Action> {
+    std::iter::from_fn(|| session.poll_action()).filter(|a| *a != Action::Changed).collect()
+}
+
+fn present(boot: BootId, epoch: Epoch) -> Event {
+    Event::Presence { boot, epoch, online: true }
+}
+
+/// A session that is live, and its epoch.
+fn live(now: Instant) -> (Session, Epoch) {
+    let mut session = Session::new(Epoch::of_start(1), 7, now);
+    session.handle(Event::Start, now);
+    session.handle(Event::BrokerLink(true), now);
+    session.handle(present(BOOT, Epoch::of_start(5)), now);
+    let offers: Vec<_> =
+        drain(&mut session).into_iter().filter(|a| matches!(a, Action::Offer { .. })).collect();
+    let Some(Action::Offer { epoch, .. }) = offers.last().copied() else { panic!("{offers:?}") };
+    complete(&mut session, epoch, now);
+    (session, epoch)
+}
+
+fn complete(session: &mut Session, epoch: Epoch, now: Instant) {
+    session.handle(Event::Answered(epoch), now);
+    session.handle(Event::Opened(epoch), now);
+    session.handle(Event::Hello(epoch), now);
+    assert_eq!(session.live(), Some(epoch));
+    session.actions.clear();
+}
+
+#[test]
+fn a_lost_carrier_is_replaced_at_once() {
+    let now = Instant::now();
+    let (mut session, epoch) = live(now);
+    session.handle(Event::Lost(epoch), now);
+    let actions = drain(&mut session);
+    assert!(actions.contains(&Action::Close(epoch, GoodbyeReason::Superseded)));
+    assert!(
+        matches!(actions.last(), Some(Action::Offer { farm_boot: BOOT, .. }))
+            || session.poll_timeout().is_some_and(|(at, _)| at <= now + Duration::from_millis(50)),
+        "{actions:?}"
+    );
+}
+
+#[test]
+fn an_address_change_makes_before_it_breaks() {
+    let now = Instant::now();
+    let (mut session, old) = live(now);
+    session.handle(Event::Network(Network::Changed), now);
+    let actions = drain(&mut session);
+    assert!(actions.contains(&Action::Probe(old)), "{actions:?}");
+    let Some(Action::Offer { epoch: new, .. }) = actions.last().copied() else { panic!("{actions:?}") };
+    assert_eq!(session.live(), Some(old), "the old carrier goes on until the new one works");
+    session.handle(Event::Answered(new), now);
+    session.handle(Event::Opened(new), now);
+    session.handle(Event::Hello(new), now);
+    assert_eq!(drain(&mut session), [Action::Attach(new), Action::Close(old, GoodbyeReason::Superseded)]);
+    assert_eq!(session.poll_timeout(), None);
+}
+
+#[test]
+fn a_restarted_farm_is_called_at_once_and_late_word_of_its_old_run_is_ignored() {
+    let now = Instant::now();
+    let (mut session, _) = live(now);
+    session.handle(present(NEXT_BOOT, Epoch::of_start(6)), now);
+    assert!(matches!(drain(&mut session)[..], [Action::Offer { farm_boot: NEXT_BOOT, .. }]));
+    let before = session.snapshot();
+    session.handle(Event::Presence { boot: BOOT, epoch: Epoch::of_start(5), online: false }, now);
+    assert_eq!(drain(&mut session), []);
+    assert_eq!(session.snapshot(), before);
+}
+
+#[test]
+fn a_lying_broker_ends_nothing() {
+    let now = Instant::now();
+    let (mut session, epoch) = live(now);
+    session.handle(Event::Presence { boot: BOOT, epoch: Epoch::of_start(5), online: false }, now);
+    session.handle(Event::PresenceUnknown, now);
+    session.handle(Event::BrokerLink(false), now);
+    assert_eq!(drain(&mut session), [Action::Probe(epoch)]);
+    assert_eq!(session.live(), Some(epoch));
+}
+
+#[test]
+fn an_offer_for_an_unknown_run_is_corrected_by_the_farm() {
+    let now = Instant::now();
+    let mut session = Session::new(Epoch::of_start(1), 7, now);
+    session.handle(Event::BrokerLink(true), now);
+    session.handle(Event::Start, now);
+    assert_eq!(drain(&mut session), [], "presence may come first");
+    let now = now + PRESENCE_WITHIN;
+    session.handle_timeout(now);
+    let Some(Action::Offer { epoch, .. }) = drain(&mut session).last().copied() else { panic!() };
+    let newest = Epoch::of_start(3);
+    let reason = OfferRefused::OtherBoot;
+    session.handle(Event::Refused { epoch, reason, farm_boot: BOOT, newest }, now);
+    let actions = drain(&mut session);
+    let Some(Action::Offer { epoch, farm_boot, .. }) = actions.last().copied() else { panic!("{actions:?}") };
+    assert_eq!((epoch, farm_boot), (newest.next(), BOOT));
+}
+
+#[test]
+fn every_step_has_a_deadline_and_attempts_never_end() {
+    let start = Instant::now();
+    let mut now = start;
+    let mut session = Session::new(Epoch::of_start(1), 7, now);
+    session.handle(Event::Start, now);
+    session.handle(Event::BrokerLink(true), now);
+    let mut offers = 0;
+    while now < start + Duration::from_secs(3600) {
+        let (at, due) = session.poll_timeout().expect("always a deadline");
+        now = now.max(at);
+        session.handle_timeout(now);
+        for action in drain(&mut session) {
+            offers += u32::from(matches!(action, Action::Offer { .. }));
+        }
+        assert!(at <= now + Duration::from_secs(60), "{due:?}");
+    }
+    assert!((60..=1200).contains(&offers), "{offers} offers in an hour to a farm that never answers");
+}
+
+#[test]
+fn a_hello_that_never_comes_costs_the_frozen_carrier_too() {
+    let now = Instant::now();
+    let (mut session, old) = live(now);
+    session.handle(Event::Network(Network::Changed), now);
+    let Some(Action::Offer { epoch: new, .. }) = drain(&mut session).last().copied() else { panic!() };
+    session.handle(Event::Answered(new), now);
+    session.handle(Event::Opened(new), now);
+    session.handle_timeout(now + HELLO_DEADLINE);
+    let actions = drain(&mut session);
+    assert!(actions.contains(&Action::Close(old, GoodbyeReason::Superseded)), "{actions:?}");
+    assert!(session.poll_timeout().is_some() || matches!(actions.last(), Some(Action::Offer { .. })));
+}
+
+fn event() -> impl Strategy_<Value = Event> {
+    (0u8..14, 0u64..4).prop_map(|(kind, n)| {
+        let epoch = (0..n).fold(Epoch::of_start(1), |e, _| e.next());
+        match kind {
+            0 => Event::Start,
+            1 => Event::Stop,
+            2 => Event::BrokerLink(n % 2 == 0),
+            3 => Event::Presence {
+                boot: BootId::from_bytes([n as u8; 16]),
+                epoch: Epoch::of_start(n),
+                online: n != 3,
+            },
+            4 => Event::PresenceUnknown,
+            5 => Event::Answered(epoch),
+            6 => Event::Refused {
+                epoch,
+                reason: [OfferRefused::OtherBoot, OfferRefused::StaleEpoch, OfferRefused::NotPaired]
+                    [n as usize % 3],
+                farm_boot: BOOT,
+                newest: Epoch::of_start(n),
+            },
+            7 => Event::Undelivered,
+            8 => Event::Opened(epoch),
+            9 => Event::Hello(epoch),
+            10 => Event::Lost(epoch),
+            11 => Event::Goodbye(epoch, GoodbyeReason::Stopping),
+            12 => Event::Network([Network::Up, Network::Down, Network::Changed][n as usize % 3]),
+            _ => Event::Attention { watched: n % 2 == 0 },
+        }
+    })
+}
+
+use proptest::strategy::Strategy as Strategy_;
+
+proptest! {
+    /// Whatever comes in whatever order: every carrier that was started
+    /// is closed, and a started session that is not live has a deadline.
+    #[test]
+    fn carriers_never_leak(script in proptest::collection::vec((event(), 0u64..20), 0..80)) {
+        let mut now = Instant::now();
+        let mut session = Session::new(Epoch::of_start(1), 7, now);
+        let mut open = std::collections::BTreeSet::new();
+        for (event, seconds) in script {
+            now += Duration::from_secs(seconds);
+            session.handle_timeout(now);
+            session.handle(event.clone(), now);
+            for action in drain(&mut session) {
+                match action {
+                    Action::Offer { epoch, .. } => prop_assert!(open.insert(epoch)),
+                    Action::Close(epoch, _) => { open.remove(&epoch); }
+                    Action::Attach(epoch) => prop_assert!(open.contains(&epoch)),
+                    _ => {}
+                }
+            }
+            let held: std::collections::BTreeSet<_> =
+                session.live.into_iter().chain(session.attempt.map(|a| a.epoch)).collect();
+            prop_assert_eq!(&open, &held, "after {:?}", event);
+            prop_assert!(!session.started || session.live.is_some() || session.poll_timeout().is_some());
+        }
+    }
+}
