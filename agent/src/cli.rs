@@ -112,8 +112,8 @@ fn execute(parsed: Parsed) -> Result<(), Box<dyn std::error::Error>> {
             logging::start();
             return Ok(smol::block_on(run(RunOptions { config, state }))?);
         }
-        Command::Invite => Request::Invite,
-        Command::Phones => Request::Phones,
+        Command::Invite => Request::Invite {},
+        Command::Phones => Request::Phones {},
         Command::Revoke(phone) => Request::Revoke { phone },
         Command::Status => Request::Status { watch },
     };

@@ -31,10 +31,11 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
+    // Braces, since serde lets a variant without them have any fields.
     /// Makes an invitation.
-    Invite,
+    Invite {},
     /// The paired phones.
-    Phones,
+    Phones {},
     /// Removes a phone: its id, a beginning of it, or its name.
     Revoke {
         /// Which.

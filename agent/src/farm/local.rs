@@ -29,8 +29,8 @@ enum LocalError {
 impl Farm {
     pub(super) async fn local(&mut self, asked: Asked) {
         let reply = match &asked.request {
-            Request::Invite => self.invite().await.map(Reply::Invitation),
-            Request::Phones => self.phones().map(Reply::Phones),
+            Request::Invite {} => self.invite().await.map(Reply::Invitation),
+            Request::Phones {} => self.phones().map(Reply::Phones),
             Request::Revoke { phone } => self.revoke(phone).await.map(Reply::Revoked),
             Request::Status { .. } => self.status().map(|s| Reply::Status(Box::new(s))),
         };
