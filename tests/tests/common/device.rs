@@ -53,6 +53,11 @@ impl Device {
         SessionId { phone: PhoneId::of(&self.key.public()), slot: self.slot }
     }
 
+    /// Its key.
+    pub(crate) fn key(&self) -> Arc<DeviceKey> {
+        self.key.clone()
+    }
+
     /// Says something to the broker.
     pub(crate) fn send(&self, message: ToBroker) {
         assert!(self.socket.send(message), "the link to the broker is choked");
