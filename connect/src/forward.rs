@@ -70,13 +70,22 @@ async fn carry(tunnel: &Tunnel, service: &str, local: TcpStream) {
         Ok(stream) => stream,
         Err(error) => return tracing::warn!(service, %error, "a connection was refused"),
     };
-    match pump(&stream, local).await {
+    // A program must not wait for a farm that will never answer.
+    let not_paired = async {
+        tunnel.not_paired().await;
+        stream.reset(ResetReason::SessionEnded);
+        std::future::pending().await
+    };
+    match smol::future::or(pump(&stream, local), not_paired).await {
         Ok(moved) => {
             tracing::debug!(service, sent = moved.sent, received = moved.received, "connection done");
         }
         Err(farm_tunnel::pump::PumpError::Reset(
             reason @ (ResetReason::UnknownService | ResetReason::ServiceUnavailable),
         )) => tracing::warn!(service, reason = reason.explanation(), "a connection was refused"),
+        Err(_) if tunnel.is_not_paired() => {
+            tracing::warn!(service, "the farm no longer knows this device: pair again");
+        }
         Err(error) => tracing::info!(service, %error, "a connection ended early"),
     }
 }

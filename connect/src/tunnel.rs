@@ -2,6 +2,7 @@
 //! broker and the carriers, and does what the cores decide.
 
 mod carriers;
+mod pairing;
 mod worker;
 
 use std::sync::Arc;
@@ -54,6 +55,7 @@ pub struct Tunnel {
     commands: async_channel::Sender<Command>,
     watchers: Arc<AtomicUsize>,
     attention: async_channel::Sender<()>,
+    pairing: pairing::Pairing,
 }
 
 impl Tunnel {
@@ -94,6 +96,7 @@ impl Tunnel {
         let (commands, commanded) = async_channel::bounded(COMMANDS);
         let (attention, attended) = async_channel::bounded(1);
         let watchers = Arc::new(AtomicUsize::new(0));
+        let pairing = pairing::Pairing::new();
         let worker = worker::Worker::new(worker::Setup {
             farm: farm.clone(),
             key: client.key(),
@@ -105,9 +108,10 @@ impl Tunnel {
             broker,
             streams: streams.clone(),
             watchers: watchers.clone(),
+            pairing: pairing.clone(),
         });
         smol::spawn(worker.run(broker_events, watch, commanded, attended)).detach();
-        Ok(Self { streams, commands, watchers, attention })
+        Ok(Self { streams, commands, watchers, attention, pairing })
     }
 
     /// Opens a stream to a service of the farm. It works at once, also while
@@ -144,6 +148,17 @@ impl Tunnel {
             }
         }
         false
+    }
+
+    /// Returns when, or if already, the farm no longer knows this device:
+    /// streams would wait in vain until it is paired again.
+    pub async fn not_paired(&self) {
+        self.pairing.over().await;
+    }
+
+    /// Whether the farm no longer knows this device.
+    pub fn is_not_paired(&self) -> bool {
+        self.pairing.is_over()
     }
 
     /// Ends the session: the farm is told, and forgets it.

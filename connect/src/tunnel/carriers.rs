@@ -59,6 +59,7 @@ impl Worker {
                 }
                 Action::Changed => {
                     let shown = self.session.snapshot();
+                    self.pairing.session(shown.state);
                     tracing::info!(
                         state = shown.state.name(),
                         failure = shown.failure.map(|f| f.name()),
@@ -79,6 +80,10 @@ impl Worker {
         let config = PeerConfig {
             ice_servers: self.ice_servers(),
             local_addresses: carrier_addresses(&[], self.dialer.remembered().map(|a| a.ip())),
+            // Our own pings judge the carrier; ICE's consent checks are only the
+            // last resort, and at their watched pace they would wake an idle
+            // connection many times a second for as long as it lives.
+            watched: false,
             ..PeerConfig::default()
         };
         let built = self.built.0.clone();

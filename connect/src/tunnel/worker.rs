@@ -26,6 +26,7 @@ use ring::rand::SystemRandom;
 
 use super::Command;
 use super::carriers::{Built, Slot};
+use super::pairing::Pairing;
 use crate::client::FarmRecord;
 use crate::slot::HeldSlot;
 use crate::status::Status;
@@ -51,6 +52,7 @@ pub(super) struct Setup {
     pub(super) broker: BrokerSocket,
     pub(super) streams: Streams,
     pub(super) watchers: Arc<AtomicUsize>,
+    pub(super) pairing: Pairing,
 }
 
 pub(super) struct Worker {
@@ -68,6 +70,7 @@ pub(super) struct Worker {
     pub(super) carriers: BTreeMap<Epoch, Slot>,
     pub(super) carriers_attached: u64,
     watchers: Arc<AtomicUsize>,
+    pub(super) pairing: Pairing,
     pub(super) watched: bool,
     quiet_at: Option<Instant>,
     pub(super) info: Option<FarmInfo>,
@@ -113,6 +116,7 @@ impl Worker {
             carriers: BTreeMap::new(),
             carriers_attached: 0,
             watchers: setup.watchers,
+            pairing: setup.pairing,
             watched: true,
             quiet_at: Some(now + LINGER),
             info: None,
