@@ -10,7 +10,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
 use common::device::{Device, stranger};
-use common::{Gate, SOON, Scene, connect, fails};
+use common::{Gate, SOON, Scene, connect, fails, refused};
 use farm_connect::Client;
 use farm_protocol::broker::{Address, FromBroker, ToBroker, UndeliveredReason, Watch};
 use farm_protocol::epoch::Epoch;
@@ -145,12 +145,7 @@ fn a_revoked_phone_is_out_at_once() {
     assert_eq!(status["counters"]["carriers_attached"], 1, "{status}");
 
     // The running program: refused, not left waiting.
-    let mut next = connect(gate.address);
-    let _ = next.write_all(b"GET / HTTP/1.0\r\n\r\n");
-    match next.read(&mut [0; 1]) {
-        Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
-        other => panic!("a connection after the revocation must be reset, got {other:?}"),
-    }
+    refused(&gate);
     // A new one.
     let status = scene.phone.status(FARM).unwrap();
     println!("status of the revoked phone: {status}");

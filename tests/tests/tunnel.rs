@@ -12,7 +12,7 @@ use std::ops::ControlFlow;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use common::{Gate, SOON, Scene, connect, echo, echo_service, median, ms};
+use common::{Gate, SOON, Scene, connect, echo, echo_service, median, ms, refused};
 use farm_connect::{Client, Tunnel, pair};
 use farm_tests::greenhouse::content;
 use farm_tests::harness::farm::{FARM, GREENHOUSE, Service};
@@ -233,16 +233,6 @@ fn two_forwards_of_one_device_work_side_by_side() {
     });
     drop(first);
     second.page();
-}
-
-/// A connection that must end in a reset.
-fn refused(gate: &Gate) {
-    let mut stream = connect(gate.address);
-    let _ = stream.write_all(b"GET / HTTP/1.0\r\n\r\n");
-    match stream.read(&mut [0; 1]) {
-        Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
-        other => panic!("wanted a reset connection, got {other:?}"),
-    }
 }
 
 #[test]

@@ -6,7 +6,7 @@
 
 pub(crate) mod device;
 
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
@@ -231,6 +231,21 @@ pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     stream.set_write_timeout(Some(SOON)).unwrap();
     stream.set_nodelay(true).unwrap();
     stream
+}
+
+/// A connection that must end in a reset, at whichever step it comes.
+pub(crate) fn refused(gate: &Gate) {
+    let ask = || -> io::Result<usize> {
+        let mut stream = TcpStream::connect_timeout(&gate.address, SOON)?;
+        stream.set_read_timeout(Some(SOON))?;
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+        stream.read(&mut [0; 1])
+    };
+    match ask() {
+        // A write after the reset was seen says "broken pipe".
+        Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {}
+        other => panic!("wanted a reset connection, got {other:?}"),
+    }
 }
 
 /// Sends bytes and reads as many back.
