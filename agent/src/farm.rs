@@ -275,7 +275,7 @@ impl Farm {
             tracing::error!(%error, "the broker's address could not be stored");
         }
         if let Some(watch) = &self.watch {
-            watch.probe_target(address.zip(welcome.stun_port).map(|(a, port)| SocketAddr::new(a.ip(), port)));
+            watch.probe_target(self.dialer.stun_address(&welcome));
             if let Ok(observed) = welcome.observed.parse::<SocketAddr>() {
                 watch.broker_echo(observed.ip());
             }

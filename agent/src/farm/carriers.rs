@@ -12,7 +12,7 @@ use farm_protocol::signal::{Content, OfferRefused};
 use farm_tunnel::address_watch::carrier_addresses;
 use farm_tunnel::carrier::{self, Carrier, CarrierId, Note};
 use farm_tunnel::mux;
-use farm_tunnel::peer::{IceServer, Peer, PeerConfig, PeerError, PeerEvent};
+use farm_tunnel::peer::{Peer, PeerConfig, PeerError, PeerEvent};
 use farm_tunnel::session::farm::{Action, Event};
 use farm_tunnel::stream::Streams;
 
@@ -113,7 +113,7 @@ impl Farm {
         let Some(runtime) = self.sessions.get_mut(&id.session) else { return };
         runtime.carriers.insert(id.epoch, Slot::Building(Vec::new()));
         let config = PeerConfig {
-            ice_servers: self.ice_servers(),
+            ice_servers: self.dialer.ice_servers(self.welcome.as_ref()),
             local_addresses: carrier_addresses(
                 &self.config.local_addresses,
                 self.dialer.remembered().map(|a| a.ip()),
@@ -131,15 +131,6 @@ impl Farm {
             let _ = built.send(Built { id, nonce: offer.nonce, result }).await;
         })
         .detach();
-    }
-
-    fn ice_servers(&self) -> Vec<IceServer> {
-        let port = self.welcome.as_ref().and_then(|w| w.stun_port);
-        let server = self.dialer.remembered().zip(port).map(|(address, port)| IceServer {
-            urls: vec![format!("stun:{}", std::net::SocketAddr::new(address.ip(), port))],
-            ..IceServer::default()
-        });
-        server.into_iter().collect()
     }
 
     pub(super) fn built(&mut self, built: Built) {

@@ -10,7 +10,7 @@ use farm_protocol::keys::Nonce;
 use farm_protocol::signal::{Content, PeerSignal};
 use farm_tunnel::address_watch::carrier_addresses;
 use farm_tunnel::carrier::{self, Carrier, CarrierId, Note};
-use farm_tunnel::peer::{IceServer, Peer, PeerConfig, PeerError, PeerEvent};
+use farm_tunnel::peer::{Peer, PeerConfig, PeerError, PeerEvent};
 use farm_tunnel::progress::Beat;
 use farm_tunnel::session::phone::{Action, Event};
 
@@ -78,7 +78,7 @@ impl Worker {
         // Without a relay an attempt through relays only would be wasted; no
         // broker offers one yet.
         let config = PeerConfig {
-            ice_servers: self.ice_servers(),
+            ice_servers: self.dialer.ice_servers(self.welcome.as_ref()),
             local_addresses: carrier_addresses(&[], self.dialer.remembered().map(|a| a.ip())),
             // Our own pings judge the carrier; ICE's consent checks are only the
             // last resort, and at their watched pace they would wake an idle
@@ -93,15 +93,6 @@ impl Worker {
             let _ = built.send(Built { epoch, farm_boot, result }).await;
         })
         .detach();
-    }
-
-    fn ice_servers(&self) -> Vec<IceServer> {
-        let port = self.welcome.as_ref().and_then(|w| w.stun_port);
-        let server = self.dialer.remembered().zip(port).map(|(address, port)| IceServer {
-            urls: vec![format!("stun:{}", std::net::SocketAddr::new(address.ip(), port))],
-            ..IceServer::default()
-        });
-        server.into_iter().collect()
     }
 
     pub(super) fn built(&mut self, built: Built, now: Instant) {

@@ -198,10 +198,8 @@ impl Worker {
             }
             BrokerEvent::Online(welcome) => {
                 self.broker.send(ToBroker::Watch(Watch { farms: vec![self.id] }));
-                let address = self.dialer.remembered();
                 if let Some(watch) = watch {
-                    let target = address.zip(welcome.stun_port);
-                    watch.probe_target(target.map(|(a, port)| SocketAddr::new(a.ip(), port)));
+                    watch.probe_target(self.dialer.stun_address(&welcome));
                     if let Ok(observed) = welcome.observed.parse::<SocketAddr>() {
                         watch.broker_echo(observed.ip());
                     }

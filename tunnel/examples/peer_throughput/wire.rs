@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::sys::socket::{setsockopt, sockopt};
 use smol::net::UdpSocket;
 
 /// How much the wire's queue holds before it drops, as time at its bandwidth: what a modem does.
@@ -14,9 +15,9 @@ const QUEUE: Duration = Duration::from_millis(150);
 
 /// What the wire is like.
 #[derive(Clone, Copy)]
-pub struct Quality {
-    pub one_way: Duration,
-    pub bytes_per_second: f64,
+pub(crate) struct Quality {
+    pub(crate) one_way: Duration,
+    pub(crate) bytes_per_second: f64,
 }
 
 /// One end of the wire: a socket that is the *other* peer as far as this peer can tell.
@@ -26,13 +27,13 @@ struct End {
 }
 
 /// The wire; it works until the process ends.
-pub struct Wire {
+pub(crate) struct Wire {
     near: Arc<End>,
     far: Arc<End>,
 }
 
 impl Wire {
-    pub async fn new(quality: Quality) -> Result<Self, Box<dyn Error + Send + Sync>> {
+    pub(crate) async fn new(quality: Quality) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let near = Arc::new(End::new().await?);
         let far = Arc::new(End::new().await?);
         smol::spawn(carry(Arc::clone(&near), Arc::clone(&far), quality)).detach();
@@ -41,19 +42,23 @@ impl Wire {
     }
 
     /// The near peer's description as the far one shall see it.
-    pub fn to_far(&self, sdp: &str) -> Result<String, Box<dyn Error + Send + Sync>> {
+    pub(crate) fn to_far(&self, sdp: &str) -> Result<String, Box<dyn Error + Send + Sync>> {
         swap(sdp, &self.near, &self.far)
     }
 
     /// The far peer's description as the near one shall see it.
-    pub fn to_near(&self, sdp: &str) -> Result<String, Box<dyn Error + Send + Sync>> {
+    pub(crate) fn to_near(&self, sdp: &str) -> Result<String, Box<dyn Error + Send + Sync>> {
         swap(sdp, &self.far, &self.near)
     }
 }
 
 impl End {
     async fn new() -> Result<Self, Box<dyn Error + Send + Sync>> {
-        Ok(Self { socket: UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?, peer: OnceLock::new() })
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        // What the wire drops is decided below, not by the kernel.
+        setsockopt(&socket, sockopt::RcvBufForce, &(8 << 20))
+            .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &(8 << 20)))?;
+        Ok(Self { socket, peer: OnceLock::new() })
     }
 }
 

@@ -8,6 +8,7 @@ use async_tungstenite::tungstenite::client::IntoClientRequest;
 use async_tungstenite::tungstenite::http::HeaderValue;
 use async_tungstenite::tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
 use async_tungstenite::tungstenite::protocol::WebSocketConfig;
+use farm_protocol::broker::Welcome;
 use farm_protocol::codec::MAX_MESSAGE;
 use farm_protocol::{CONNECT_PATH, SUBPROTOCOL};
 use futures_util::io::{AsyncRead, AsyncWrite};
@@ -15,6 +16,7 @@ use smol::net::TcpStream;
 
 use super::address::BrokerAddress;
 use super::tls::Trust;
+use crate::peer::IceServer;
 
 /// Addresses tried in one attempt: a broker has an IPv4 and an IPv6 one, or a few.
 const MAX_ADDRESSES: usize = 6;
@@ -71,6 +73,18 @@ impl Dialer {
     /// The address that worked last, to be stored.
     pub fn remembered(&self) -> Option<SocketAddr> {
         *self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the broker that let us in answers STUN, if it does: for probes.
+    pub fn stun_address(&self, welcome: &Welcome) -> Option<SocketAddr> {
+        Some(SocketAddr::new(self.remembered()?.ip(), welcome.stun_port?))
+    }
+
+    /// The same as a server for ICE.
+    pub fn ice_servers(&self, welcome: Option<&Welcome>) -> Vec<IceServer> {
+        let address = welcome.and_then(|welcome| self.stun_address(welcome));
+        let server = |address| IceServer { urls: vec![format!("stun:{address}")], ..IceServer::default() };
+        address.map(server).into_iter().collect()
     }
 
     /// One attempt, without a deadline: the link has that.
