@@ -21,7 +21,9 @@ need-rust:
 need-cc:
 	@command -v cc >/dev/null || { echo "a C compiler is missing: apt-get install gcc"; exit 1; }
 
-tools: need-rust need-cc ## Install what the checks need (cargo-deny)
+tools: need-rust need-cc ## Install what the checks need (cargo-deny; as root also Debian's OpenSSH)
+	@test -x /usr/sbin/sshd || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get install -y openssh-server openssh-client; } \
+		|| echo "sshd is missing, its test will be skipped: apt-get install openssh-server openssh-client"
 	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny --version $(CARGO_DENY_VERSION)
 
 # --- run it ----------------------------------------------------------------
