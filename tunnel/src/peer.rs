@@ -20,6 +20,7 @@ mod config;
 mod error;
 mod handler;
 mod keeper;
+mod lane;
 mod launch;
 mod resolve;
 mod runtime;
@@ -27,22 +28,20 @@ mod sdp;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod window;
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use async_channel::{Receiver, Sender};
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use smol::lock::Mutex;
 use webrtc::{
-    data_channel::{DataChannel, DataChannelEvent},
     error::Error as EngineError,
     peer_connection::{
         PeerConnection, RTCIceCandidate, RTCIceCandidateInit, RTCIceCandidateType, RTCSessionDescription,
@@ -52,7 +51,8 @@ use webrtc::{
 use self::{
     candidate::Candidate,
     keeper::Status,
-    launch::{Launched, launch, wake},
+    lane::{Lane, Received},
+    launch::{Launched, launch},
 };
 pub use self::{
     candidate::{CandidateError, MAX_CANDIDATE},
@@ -83,18 +83,12 @@ pub struct Peer {
 
 struct Shared {
     connection: Arc<dyn PeerConnection>,
-    channels: [Lane; 3],
+    lanes: [Lane; 3],
     status: Arc<Status>,
     remote: Mutex<Remote>,
-    keeper: Sender<std::collections::BTreeSet<String>>,
+    keeper: Sender<BTreeSet<String>>,
     failures: Sender<LostReason>,
     closed: Receiver<()>,
-}
-
-/// A channel and whether its end was seen: the engine's stream of events does not end with it.
-struct Lane {
-    channel: Arc<dyn DataChannel>,
-    ended: AtomicBool,
 }
 
 /// What the peer has told.
@@ -134,7 +128,7 @@ impl Peer {
         config: PeerConfig,
         offer_sdp: &str,
     ) -> Result<(Self, Receiver<PeerEvent>, String), PeerError> {
-        let screened = sdp::screen(offer_sdp)?;
+        let screened = sdp::screen(sdp::Kind::Offer, offer_sdp)?;
         let (peer, events, gathered) = Self::launch(config).await?;
         let offer = RTCSessionDescription::offer(screened.text).map_err(engine("read the offer"))?;
         peer.apply(offer, screened.candidates).await?;
@@ -151,7 +145,7 @@ impl Peer {
     /// [`PeerError::Description`] for an answer that is refused, [`PeerError::Answered`] for a
     /// second one, [`PeerError::Engine`] when the engine cannot make sense of it.
     pub async fn accept_answer(&self, sdp: &str) -> Result<(), PeerError> {
-        let screened = sdp::screen(sdp)?;
+        let screened = sdp::screen(sdp::Kind::Answer, sdp)?;
         let answer = RTCSessionDescription::answer(screened.text).map_err(engine("read the answer"))?;
         self.apply(answer, screened.candidates).await
     }
@@ -182,17 +176,15 @@ impl Peer {
         }
     }
 
-    /// Sends a message, waiting while the channel has [`Tuning::send_buffer`] bytes or more that
-    /// the peer has not acknowledged.
+    /// Sends a message, waiting while as much is unacknowledged as the path carries in a round trip
+    /// or so (at most [`Tuning::send_window`] bytes), and for senders that came before.
     ///
     /// # Errors
     ///
     /// [`PeerError::TooLarge`], [`PeerError::NotOpen`], or [`PeerError::Lost`] once the connection
     /// is lost, also for a sender that was waiting.
     pub async fn send(&self, channel: Channel, message: Bytes) -> Result<(), PeerError> {
-        let message = self.sendable(message)?;
-        let lane = self.lane(channel);
-        lane.channel.send(message).await.map_err(|error| self.unsent(error))
+        self.lane(channel).send(message).await
     }
 
     /// Sends a message only if there is room for it now.
@@ -201,31 +193,17 @@ impl Peer {
     ///
     /// As [`send`](Self::send), and [`PeerError::Full`].
     pub async fn try_send(&self, channel: Channel, message: Bytes) -> Result<(), PeerError> {
-        let message = self.sendable(message)?;
-        let lane = self.lane(channel);
-        lane.channel.try_send(message).await.map_err(|error| self.unsent(error))
+        self.lane(channel).try_send(message).await
     }
 
     /// The channel's next message; `None` once the connection is lost or closed and everything
     /// that had arrived was read. One reader per channel, and always one: see the module.
     pub async fn recv(&self, channel: Channel) -> Option<Bytes> {
-        let lane = self.lane(channel);
-        while !lane.ended.load(Ordering::Acquire) {
-            match lane.channel.poll().await {
-                Some(DataChannelEvent::OnMessage(message)) if message.data.len() <= MAX_MESSAGE => {
-                    return Some(message.data.freeze());
-                }
-                Some(DataChannelEvent::OnMessage(_)) => {
-                    self.fail(LostReason::Violation("it sent a message longer than agreed"));
-                }
-                Some(DataChannelEvent::OnClose) => {
-                    // One channel alone: the peer is gone as far as we are concerned.
-                    self.fail(LostReason::ClosedByPeer);
-                    lane.ended.store(true, Ordering::Release);
-                }
-                Some(_) => {}
-                None => lane.ended.store(true, Ordering::Release),
-            }
+        match self.lane(channel).recv().await {
+            Received::Message(message) => return Some(message),
+            // Full: it is failing already. Closed: it has ended.
+            Received::End(Some(reason)) => drop(self.shared.failures.try_send(reason)),
+            Received::End(None) => {}
         }
         None
     }
@@ -236,7 +214,7 @@ impl Peer {
         let pair = transport.get_selected_candidate_pair().await.ok()??;
         let address = |candidate: &RTCIceCandidate| {
             let ip = candidate.address.parse().ok()?;
-            Some(std::net::SocketAddr::new(ip, candidate.port))
+            Some(SocketAddr::new(ip, candidate.port))
         };
         let relay = |candidate: &RTCIceCandidate| candidate.typ == RTCIceCandidateType::Relay;
         Some(Path {
@@ -271,19 +249,11 @@ impl Peer {
 
 impl Peer {
     async fn launch(config: PeerConfig) -> Result<(Self, Receiver<PeerEvent>, Receiver<()>), PeerError> {
-        let Launched { connection, channels, status, events, keeper, failures, gathered, closed } =
+        let Launched { connection, lanes, status, events, keeper, failures, gathered, closed } =
             launch(config).await?;
-        let shared = Shared {
-            connection,
-            channels: channels.map(|channel| Lane { channel, ended: AtomicBool::new(false) }),
-            status,
-            remote: Mutex::default(),
-            keeper,
-            failures,
-            closed,
-        };
-        let peer = Self { shared: Arc::new(shared) };
-        Ok((peer, events, gathered))
+        let remote = Mutex::default();
+        let shared = Shared { connection, lanes, status, remote, keeper, failures, closed };
+        Ok((Self { shared: Arc::new(shared) }, events, gathered))
     }
 
     /// Applies our own description, which starts the gathering of candidates, and returns it with
@@ -342,42 +312,15 @@ impl Peer {
         connection.add_ice_candidate(init).await.map_err(engine("add a candidate of the peer's"))?;
         // The engine does not wake its driver for a candidate: the first check would wait for the
         // next timer.
-        wake(&*self.lane(Channel::Control).channel).await
+        self.lane(Channel::Control).wake_driver().await
     }
 
     fn lane(&self, channel: Channel) -> &Lane {
-        &self.shared.channels[usize::from(channel.id())]
+        &self.shared.lanes[usize::from(channel.id())]
     }
 
     fn alive(&self) -> Result<(), PeerError> {
         self.lost().map_or(Ok(()), |reason| Err(PeerError::Lost(reason)))
-    }
-
-    fn sendable(&self, message: Bytes) -> Result<BytesMut, PeerError> {
-        self.alive()?;
-        if message.len() > MAX_MESSAGE {
-            return Err(PeerError::TooLarge(message.len()));
-        }
-        // Copies only when the message is shared, as with a replay buffer.
-        Ok(message.into())
-    }
-
-    /// Why the engine did not take a message.
-    fn unsent(&self, error: EngineError) -> PeerError {
-        match error {
-            EngineError::ErrSendBufferFull => PeerError::Full,
-            EngineError::ErrDataChannelNotOpen => PeerError::NotOpen,
-            // The keeper may not have heard of it yet.
-            EngineError::ErrDataChannelClosed => {
-                PeerError::Lost(self.lost().unwrap_or(LostReason::ClosedByPeer))
-            }
-            error => engine("send a message")(error),
-        }
-    }
-
-    fn fail(&self, reason: LostReason) {
-        // Full: it is failing already. Closed: it has ended.
-        let _ = self.shared.failures.try_send(reason);
     }
 }
 

@@ -3,14 +3,16 @@
 //!
 //! ```text
 //! peer_throughput open [RUNS]             offer to open, both peers in this process
-//! peer_throughput matrix [MIB]            one-way transfers, message size x send buffer x window
-//! peer_throughput bulk SIZE SEND_KIB WINDOW_KIB MIB [CREDIT_KIB]
+//! peer_throughput matrix [MIB]            one-way transfers: message size, send and receive window
+//! peer_throughput bulk SIZE SEND_KIB RECEIVE_KIB MIB [CREDIT_KIB]
 //! peer_throughput cycles [COUNT]          open and close again and again
+//! peer_throughput idle [SECONDS]          what an open connection costs that carries nothing
 //! ```
 //!
 //! The far side of a transfer is a second process, as in life; `SAME=1` puts it into this one.
-//! `SMOL_THREADS` sets the executor's threads, `OWN_THREAD=1` gives the drivers one of their own.
-//! `WIRE=40,100` puts a wire of 40 ms each way and 100 Mbit/s between the peers.
+//! `SMOL_THREADS` sets the executor's threads.
+//! `WIRE=40,100,0` puts a wire between the peers: 40 ms each way, 100 Mbit/s, no loss; `WIRE=40,100,50`
+//! loses every 50th packet.
 
 mod wire;
 
@@ -19,6 +21,7 @@ use std::{
     io::{BufRead, BufReader, Write},
     net::SocketAddr,
     process::{Command, Stdio},
+    sync::{Arc, LazyLock, Mutex},
     time::{Duration, Instant},
 };
 
@@ -31,12 +34,14 @@ type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 const MIB: f64 = (1 << 20) as f64;
 
+static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
+
 /// What is measured in one transfer.
 #[derive(Clone, Copy)]
 struct Bulk {
     size: usize,
-    send_buffer: usize,
-    window: u32,
+    send_window: usize,
+    receive_window: u32,
     total: usize,
     /// Bytes the sender may be ahead of what the receiver has confirmed; 0 is no bound.
     credit: usize,
@@ -54,28 +59,28 @@ async fn run(arguments: Vec<String>) -> Outcome<()> {
         "bulk" => {
             let bulk = Bulk {
                 size: number(1, 16 << 10)?,
-                send_buffer: number(2, 128)? << 10,
-                window: u32::try_from(number(3, 1024)? << 10)?,
+                send_window: number(2, 128)? << 10,
+                receive_window: u32::try_from(number(3, 1024)? << 10)?,
                 total: number(4, 256)? << 20,
                 credit: number(5, 0)? << 10,
             };
             measure(bulk).await
         }
         "matrix" => matrix(number(1, 128)? << 20).await,
+        "idle" => idle(number(1, 30)? as u64).await,
         "cycles" => cycles(number(1, 1000)?).await,
         "far-side" => far_side(u32::try_from(number(1, 0)?)?, number(2, 0)?).await,
-        _ => Err("say open, bulk, matrix or cycles; the source explains them".into()),
+        _ => Err("say open, bulk, matrix, cycles or idle; the source explains them".into()),
     }
 }
 
-fn config(send_buffer: Option<usize>, window: Option<u32>) -> PeerConfig {
+fn config(send_window: Option<usize>, window: Option<u32>) -> PeerConfig {
     let default = Tuning::default();
     PeerConfig {
         local_addresses: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
         tuning: Tuning {
-            send_buffer: send_buffer.unwrap_or(default.send_buffer),
+            send_window: send_window.unwrap_or(default.send_window),
             receive_window: window.or(default.receive_window),
-            own_thread: std::env::var_os("OWN_THREAD").is_some(),
         },
         ..PeerConfig::default()
     }
@@ -117,10 +122,10 @@ async fn open(runs: usize) -> Outcome<()> {
 }
 
 async fn matrix(total: usize) -> Outcome<()> {
-    for window in [1 << 20, 2 << 20, 4 << 20] {
-        for send_buffer in [64 << 10, 128 << 10, 256 << 10, 512 << 10, 1 << 20] {
-            for size in [16 << 10, 32 << 10, 64 << 10] {
-                let bulk = Bulk { size, send_buffer, window, total, credit: 0 };
+    for receive_window in [1 << 20, 2 << 20, 4 << 20] {
+        for send_window in [64 << 10, 128 << 10, 256 << 10, 512 << 10, 1 << 20] {
+            for size in [16 << 10, 32 << 10, 60_000, 64 << 10] {
+                let bulk = Bulk { size, send_window, receive_window, total, credit: 0 };
                 measure(bulk).await?;
             }
         }
@@ -129,7 +134,7 @@ async fn matrix(total: usize) -> Outcome<()> {
 }
 
 async fn measure(bulk: Bulk) -> Outcome<()> {
-    let config = config(Some(bulk.send_buffer), Some(bulk.window));
+    let config = config(Some(bulk.send_window), Some(bulk.receive_window));
     let (peer, events, offer) = Peer::offer(config.clone()).await?;
     let wire = match quality()? {
         Some(quality) => Some(Wire::new(quality).await?),
@@ -146,7 +151,7 @@ async fn measure(bulk: Bulk) -> Outcome<()> {
         answer
     } else {
         let mut far = Command::new(std::env::current_exe()?)
-            .args(["far-side", &bulk.window.to_string(), &bulk.credit.to_string()])
+            .args(["far-side", &bulk.receive_window.to_string(), &bulk.credit.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -166,6 +171,9 @@ async fn measure(bulk: Bulk) -> Outcome<()> {
     peer.accept_answer(&answer).await?;
     opened(&events).await?;
 
+    let round_trips = Arc::new(Mutex::new(Vec::new()));
+    let pings =
+        smol::spawn(smol::future::zip(ping(peer.clone()), pong(peer.clone(), Arc::clone(&round_trips))));
     let message = Bytes::from(vec![7; bulk.size]);
     let (start, busy) = (Instant::now(), cpu());
     let (mut sent, mut confirmed) = (0, 0);
@@ -187,19 +195,25 @@ async fn measure(bulk: Bulk) -> Outcome<()> {
     let took = start.elapsed().as_secs_f64();
     let busy = cpu() - busy;
     let far = if child.is_some() { report.busy } else { 0.0 };
+    pings.cancel().await;
+    let mut round_trips = std::mem::take(&mut *round_trips.lock().map_err(|_| "poisoned")?);
+    round_trips.sort_by(f64::total_cmp);
+    let round_trip = |percent: usize| round_trips.get(round_trips.len().saturating_sub(1) * percent / 100);
     let mib = report.bytes as f64 / MIB;
     println!(
-        "message {:>2} KiB, send buffer {:>4} KiB, window {} MiB{}: {:>6.1} MiB/s, longest gap {:>6.1} ms, \
-         {:>4.0} MiB per second of processor time (near {:>3.0} %, far {:>3.0} %){}",
-        bulk.size >> 10,
-        bulk.send_buffer >> 10,
-        bulk.window >> 20,
+        "message {:>5} B, windows {:>4} KiB and {} MiB{}: {:>6.1} MiB/s, longest gap {:>6.1} ms, \
+         {:>4.0} MiB per second of processor time (near {:>3.0} %, far {:>3.0} %), ping p50 {:>5.1} max {:>5.1} ms{}",
+        bulk.size,
+        bulk.send_window >> 10,
+        bulk.receive_window >> 20,
         if bulk.credit > 0 { format!(", credit {} KiB", bulk.credit >> 10) } else { String::new() },
         mib / took,
         report.gap,
         mib / (busy + far),
         busy / took * 100.0,
         far / took * 100.0,
+        round_trip(50).unwrap_or(&0.0),
+        round_trip(100).unwrap_or(&0.0),
         if report.bytes == sent { "" } else { " BYTES MISSING" },
     );
     peer.close().await;
@@ -214,10 +228,12 @@ async fn measure(bulk: Bulk) -> Outcome<()> {
 
 fn quality() -> Outcome<Option<Quality>> {
     let Ok(text) = std::env::var("WIRE") else { return Ok(None) };
-    let (one_way, mbit) = text.split_once(',').ok_or("WIRE is MS,MBIT")?;
+    let fields: Vec<f64> = text.split(',').map(str::parse).collect::<Result<_, _>>()?;
+    let [one_way, mbit, loss] = fields[..] else { return Err("WIRE is MS,MBIT,LOSS".into()) };
     Ok(Some(Quality {
-        one_way: Duration::from_secs_f64(one_way.parse::<f64>()? / 1e3),
-        bytes_per_second: mbit.parse::<f64>()? * 1e6 / 8.0,
+        one_way: Duration::from_secs_f64(one_way / 1e3),
+        bytes_per_second: mbit * 1e6 / 8.0,
+        loss: loss as u64,
     }))
 }
 
@@ -230,6 +246,26 @@ async fn far_side(window: u32, credit: usize) -> Outcome<()> {
     println!("{}", answer.replace("\r\n", "|"));
     receive(peer, credit).await;
     Ok(())
+}
+
+/// Pings every 50 ms.
+async fn ping(peer: Peer) {
+    loop {
+        smol::Timer::after(Duration::from_millis(50)).await;
+        let now = STARTED.elapsed().as_secs_f64().to_le_bytes();
+        // Full: the one before has not left yet, and will tell how long it took.
+        let _ = peer.try_send(Channel::Ping, Bytes::copy_from_slice(&now)).await;
+    }
+}
+
+/// Notes how many ms each answer took.
+async fn pong(peer: Peer, round_trips: Arc<Mutex<Vec<f64>>>) {
+    while let Some(pong) = peer.recv(Channel::Ping).await {
+        let Ok(then) = pong[..].try_into().map(f64::from_le_bytes) else { continue };
+        if let Ok(mut round_trips) = round_trips.lock() {
+            round_trips.push((STARTED.elapsed().as_secs_f64() - then) * 1e3);
+        }
+    }
 }
 
 /// What the receiver reports at the end.
@@ -254,6 +290,12 @@ impl Report {
 async fn receive(peer: Peer, credit: usize) {
     let (mut bytes, mut unconfirmed, mut gap) = (0, 0, Duration::ZERO);
     let (mut last, mut busy) = (Instant::now(), cpu());
+    let echo = peer.clone();
+    let echo = smol::spawn(async move {
+        while let Some(ping) = echo.recv(Channel::Ping).await {
+            let _ = echo.try_send(Channel::Ping, ping).await;
+        }
+    });
     while let Some(message) = peer.recv(Channel::Data).await {
         if bytes == 0 {
             busy = cpu();
@@ -276,6 +318,7 @@ async fn receive(peer: Peer, credit: usize) {
         }
     }
     peer.close().await;
+    echo.await;
 }
 
 async fn cycles(count: usize) -> Outcome<()> {
@@ -288,6 +331,40 @@ async fn cycles(count: usize) -> Outcome<()> {
         drop(far);
     }
     Ok(())
+}
+
+/// Nobody watches, nothing is sent: how often does a process with one end of it wake up?
+async fn idle(seconds: u64) -> Outcome<()> {
+    let quiet = PeerConfig { watched: false, ..config(None, None) };
+    for (name, config) in [("watched", config(None, None)), ("unwatched", quiet)] {
+        let (near, near_events, offer) = Peer::offer(config.clone()).await?;
+        let (far, far_events, answer) = Peer::answer(config, &offer).await?;
+        near.accept_answer(&answer).await?;
+        opened(&near_events).await?;
+        opened(&far_events).await?;
+        smol::Timer::after(Duration::from_secs(5)).await;
+        let (busy, woken) = (cpu(), woken()?);
+        smol::Timer::after(Duration::from_secs(seconds)).await;
+        println!(
+            "{name}: {:.1} wake-ups a second, {:.2} % of a core, both ends together",
+            (self::woken()? - woken) as f64 / seconds as f64,
+            (cpu() - busy) / seconds as f64 * 100.0
+        );
+        near.close().await;
+        far.close().await;
+    }
+    Ok(())
+}
+
+/// How often the threads of this process went to sleep.
+fn woken() -> Outcome<u64> {
+    let mut sum = 0;
+    for task in std::fs::read_dir("/proc/self/task")? {
+        let status = std::fs::read_to_string(task?.path().join("status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        sum += line.ok_or("no context switches")?.trim().parse::<u64>()?;
+    }
+    Ok(sum)
 }
 
 fn number(message: &Bytes) -> Outcome<usize> {

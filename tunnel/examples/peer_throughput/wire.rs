@@ -18,6 +18,8 @@ const QUEUE: Duration = Duration::from_millis(150);
 pub(crate) struct Quality {
     pub(crate) one_way: Duration,
     pub(crate) bytes_per_second: f64,
+    /// One packet in this many is lost; 0 is none.
+    pub(crate) loss: u64,
 }
 
 /// One end of the wire: a socket that is the *other* peer as far as this peer can tell.
@@ -86,10 +88,13 @@ async fn carry(from: Arc<End>, to: Arc<End>, quality: Quality) {
     .detach();
     let mut buffer = [0; 2048];
     let mut free = Instant::now();
+    // Not in step with anything, and the same in every run (Knuth's multiplicative generator).
+    let mut random: u64 = 1;
     loop {
         let Ok((length, _)) = from.socket.recv_from(&mut buffer).await else { continue };
         let now = Instant::now();
-        if free > now + QUEUE {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        if free > now + QUEUE || (quality.loss > 0 && (random >> 33).is_multiple_of(quality.loss)) {
             continue;
         }
         free = free.max(now) + Duration::from_secs_f64(length as f64 / quality.bytes_per_second);

@@ -2,7 +2,10 @@
 //!
 //! The engine calls these on its driver task: they may queue, never wait.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use async_channel::Sender;
 use async_trait::async_trait;
@@ -16,8 +19,8 @@ use webrtc::{
 
 use super::{LostReason, MAX_CANDIDATES};
 
-/// Signals that may wait for the keeper: every candidate that is passed on, and the end.
-pub(super) const MAX_SIGNALS: usize = MAX_CANDIDATES + 1;
+/// Signals that may wait for the keeper: every candidate that is passed on, their end, the path.
+pub(super) const MAX_SIGNALS: usize = MAX_CANDIDATES + 2;
 
 /// What the keeper hears from the engine.
 pub(super) enum Signal {
@@ -25,6 +28,8 @@ pub(super) enum Signal {
     Candidate(String),
     /// There will be no more.
     GatheringDone,
+    /// ICE has found a path. Once.
+    Path,
 }
 
 /// Translates the engine's events.
@@ -36,6 +41,8 @@ pub(super) struct Handler {
     /// Closed when the first candidates are known (or there are none): the engine announces a
     /// candidate only after it has all host candidates.
     pub(super) gathered: Sender<()>,
+    /// Whether ICE has found a path yet.
+    pub(super) path: AtomicBool,
 }
 
 impl Handler {
@@ -43,7 +50,6 @@ impl Handler {
         if self.signals.try_send(signal).is_err() {
             tracing::debug!("a local candidate too many is not told to the peer");
         }
-        self.gathered.close();
     }
 
     fn fail(&self, reason: LostReason) {
@@ -58,6 +64,7 @@ impl PeerConnectionEventHandler for Handler {
         match event.candidate.to_json() {
             Ok(init) if !init.candidate.is_empty() => {
                 self.signal(Signal::Candidate(init.candidate));
+                self.gathered.close();
             }
             Ok(_) => {}
             Err(error) => tracing::debug!(%error, "a local candidate cannot be written"),
@@ -67,20 +74,21 @@ impl PeerConnectionEventHandler for Handler {
     async fn on_ice_gathering_state_change(&self, state: RTCIceGatheringState) {
         if state == RTCIceGatheringState::Complete {
             self.signal(Signal::GatheringDone);
+            self.gathered.close();
         }
     }
 
     async fn on_ice_connection_state_change(&self, state: RTCIceConnectionState) {
         tracing::debug!(%state, "ICE");
-        if state == RTCIceConnectionState::Failed {
-            self.fail(LostReason::Unreachable);
+        if state == RTCIceConnectionState::Connected && !self.path.swap(true, Ordering::Relaxed) {
+            self.signal(Signal::Path);
         }
     }
 
+    /// It fails with ICE; the engine never calls a DTLS transport failed.
     async fn on_connection_state_change(&self, state: RTCPeerConnectionState) {
-        // ICE has its say above, so what is left is DTLS.
         if state == RTCPeerConnectionState::Failed {
-            self.fail(LostReason::Handshake);
+            self.fail(LostReason::Unreachable);
         }
     }
 

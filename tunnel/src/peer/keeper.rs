@@ -28,6 +28,11 @@ use super::{
 /// it is lost. So a queue of this size is never full, and nothing is dropped or waits.
 pub(super) const MAX_EVENTS: usize = MAX_CANDIDATES + 3;
 
+/// From the first path to open channels. The engine retries a DTLS handshake every second and
+/// gives up after 8, and only one side says so: a certificate that is not the described one looks
+/// like silence.
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(8);
+
 /// What the connection's owners share with its keeper.
 #[derive(Default)]
 pub(super) struct Status {
@@ -35,6 +40,16 @@ pub(super) struct Status {
     pub(super) lost: OnceLock<LostReason>,
     /// Set when all channels are open.
     pub(super) opened: AtomicBool,
+}
+
+/// How far a connection has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// ICE looks for a path.
+    Seeking,
+    /// There is one; DTLS and SCTP are being agreed.
+    Handshaking,
+    Open,
 }
 
 /// One connection's keeper.
@@ -73,6 +88,7 @@ impl Keeper {
                 let _ = self.status.lost.set(LostReason::ClosedHere);
             }
         }
+        self.runtime.wake_senders();
         self.events.close();
         if let Err(error) = self.connection.close().await {
             tracing::debug!(%error, "closing a peer connection");
@@ -83,6 +99,7 @@ impl Keeper {
     /// Until the connection ends: why, or `None` when its owners want it closed.
     async fn watch(&self) -> Option<LostReason> {
         let mut deadline = smol::Timer::after(self.open_within);
+        let mut phase = Phase::Seeking;
         let mut advertised = None;
         let mut held = Vec::new();
         let mut candidates = 0;
@@ -105,6 +122,7 @@ impl Keeper {
                         self.status.opened.store(true, Ordering::Release);
                         self.runtime.set_quiet(self.quiet);
                         deadline = smol::Timer::never();
+                        phase = Phase::Open;
                         tracing::info!("peer connection open");
                         self.tell(PeerEvent::Opened);
                     }
@@ -113,6 +131,7 @@ impl Keeper {
                         return Some(LostReason::Violation("it wrote where nothing is written"));
                     }
                     Some(_) => {}
+                    None if phase == Phase::Handshaking => return Some(LostReason::Handshake),
                     None => return Some(LostReason::Engine),
                 },
                 signal = self.signals.recv().fuse() => match signal {
@@ -121,10 +140,20 @@ impl Keeper {
                         None if held.len() < MAX_SIGNALS => held.push(candidate),
                         None => {}
                     },
+                    Ok(Signal::Path) if phase == Phase::Seeking => {
+                        deadline = smol::Timer::after(HANDSHAKE_WITHIN);
+                        phase = Phase::Handshaking;
+                    }
+                    Ok(Signal::Path) => {}
                     Ok(Signal::GatheringDone) => self.tell(PeerEvent::GatheringDone),
                     Err(_) => return Some(LostReason::Engine),
                 },
-                _ = (&mut deadline).fuse() => return Some(LostReason::NeverOpened),
+                _ = (&mut deadline).fuse() => {
+                    return Some(match phase {
+                        Phase::Handshaking => LostReason::Handshake,
+                        _ => LostReason::NeverOpened,
+                    });
+                }
             }
         }
     }

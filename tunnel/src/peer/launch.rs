@@ -1,6 +1,10 @@
 //! Making a connection: the engine with our settings, the agreed channels, the keeper.
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use async_channel::{Receiver, Sender, bounded};
 use webrtc::{
@@ -12,6 +16,7 @@ use super::{
     Channel, LostReason, PeerConfig, PeerError, PeerEvent, engine,
     handler::{Handler, MAX_SIGNALS},
     keeper::{Keeper, MAX_EVENTS, Status},
+    lane::{Lane, wake_driver},
     resolve,
     runtime::DriverRuntime,
     settings,
@@ -25,7 +30,7 @@ const SENTINEL_ID: u16 = 1023;
 pub(super) struct Launched {
     pub(super) connection: Arc<dyn PeerConnection>,
     /// By [`Channel::id`].
-    pub(super) channels: [Arc<dyn DataChannel>; 3],
+    pub(super) lanes: [Lane; 3],
     pub(super) status: Arc<Status>,
     pub(super) events: Receiver<PeerEvent>,
     /// To the keeper. Closing it, or dropping it, closes the connection.
@@ -58,7 +63,8 @@ async fn make(config: PeerConfig) -> Result<Launched, PeerError> {
     let (signals, heard) = bounded(MAX_SIGNALS);
     let (failures, failed) = bounded(1);
     let (first, gathered) = bounded(1);
-    let handler = Handler { signals, failures: failures.clone(), gathered: first };
+    let handler =
+        Handler { signals, failures: failures.clone(), gathered: first, path: AtomicBool::new(false) };
     let connection: Arc<dyn PeerConnection> = Arc::new(
         PeerConnectionBuilder::new()
             .with_configuration(settings::configuration(&config, &servers))
@@ -66,14 +72,12 @@ async fn make(config: PeerConfig) -> Result<Launched, PeerError> {
             .with_runtime(Arc::clone(&runtime) as _)
             .with_handler(Arc::new(handler))
             .with_udp_addrs(bind_addresses(&config))
-            .with_data_channel_send_buffer_limit(config.tuning.send_buffer)
-            .with_dedicated_reactor_pool_size(usize::from(config.tuning.own_thread))
             .build()
             .await
             .map_err(engine("make a connection"))?,
     );
     let opened = open_channels(&*connection).await;
-    let (channels, sentinel) = match opened {
+    let (lanes, sentinel) = match opened {
         Ok(opened) => opened,
         Err(error) => {
             let _ = connection.close().await;
@@ -82,6 +86,9 @@ async fn make(config: PeerConfig) -> Result<Launched, PeerError> {
     };
 
     let status = Arc::new(Status::default());
+    let lanes = lanes.map(|(kind, channel)| {
+        Lane::new(kind, channel, Arc::clone(&runtime), Arc::clone(&status), config.tuning)
+    });
     let (keeper, advertised) = bounded(1);
     let (told, events) = bounded(MAX_EVENTS);
     let (end, closed) = bounded(1);
@@ -99,10 +106,11 @@ async fn make(config: PeerConfig) -> Result<Launched, PeerError> {
         closed: end,
     };
     smol::spawn(task.run()).detach();
-    Ok(Launched { connection, channels, status, events, keeper, failures, gathered, closed })
+    Ok(Launched { connection, lanes, status, events, keeper, failures, gathered, closed })
 }
 
-type Channels = ([Arc<dyn DataChannel>; 3], Arc<dyn DataChannel>);
+/// The channels by [`Channel::id`], and the keeper's.
+type Channels = ([(Channel, Arc<dyn DataChannel>); 3], Arc<dyn DataChannel>);
 
 /// Opens the agreed channels, before the first offer so that it describes them.
 async fn open_channels(connection: &dyn PeerConnection) -> Result<Channels, PeerError> {
@@ -115,20 +123,15 @@ async fn open_channels(connection: &dyn PeerConnection) -> Result<Channels, Peer
         };
         let channel =
             connection.create_data_channel(label, Some(init)).await.map_err(engine("open a channel"))?;
-        wake(&*channel).await?;
+        wake_driver(&*channel).await?;
         Ok::<_, PeerError>(channel)
     };
-    let ours = async |channel: Channel| open(channel.label(), channel.id(), channel.is_reliable()).await;
+    let ours = async |kind: Channel| {
+        Ok::<_, PeerError>((kind, open(kind.label(), kind.id(), kind.is_reliable()).await?))
+    };
     let [control, ping, data] = Channel::ALL;
     let channels = [ours(control).await?, ours(ping).await?, ours(data).await?];
     Ok((channels, open("", SENTINEL_ID, true).await?))
-}
-
-/// Wakes the connection's driver, by setting what the channel's threshold of "little is left to
-/// send" is anyway: never. At its default the engine reports every time that everything was
-/// sent, and 256 such reports on a channel that nobody reads stop the whole connection.
-pub(super) async fn wake(channel: &dyn DataChannel) -> Result<(), PeerError> {
-    channel.set_buffered_amount_low_threshold(u32::MAX).await.map_err(engine("set a channel up"))
 }
 
 fn bind_addresses(config: &PeerConfig) -> Vec<SocketAddr> {

@@ -6,7 +6,8 @@
 //! request) waits for the next turn of the loop, which comes with the next packet or timer: two
 //! pauses of 200 ms at every connect. The driver asks its runtime for exactly one `sleep` per
 //! turn, just before it blocks, so [`DriverRuntime`] makes the first sleep after every real
-//! wake-up complete at once: one more turn, and everything queued is on the wire.
+//! wake-up end as soon as the tasks it woke have run: one more turn, and everything queued, theirs
+//! included, is on the wire.
 //!
 //! This leans on the driver's structure, which is why the crate is pinned and a test insists on
 //! an open within 100 ms.
@@ -14,28 +15,36 @@
 use std::{
     cell::Cell,
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
     io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU8, AtomicU32, AtomicU64,
+            Ordering::{AcqRel, Acquire, Relaxed},
+        },
     },
     task::{Context, Poll},
     time::Duration,
 };
 
+use futures_util::task::AtomicWaker;
 use nix::sys::socket::{setsockopt, sockopt};
 use webrtc::runtime::{
     AsyncInterval, AsyncTcpListener, AsyncTcpStream, AsyncUdpSocket, JoinHandle, Runtime, SmolRuntime,
 };
 
+use super::Channel;
+
+const CHANNELS: usize = Channel::ALL.len();
+
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Bytes asked for in each direction of a UDP socket. The default of 208 KiB holds about 90
-/// packets (the kernel counts 2.3 KiB for each), a burst of one 128 KiB message is 112, and a
-/// lost tail costs a retransmission timer of 1 s. 2 MiB holds the largest send buffer twice.
+/// packets (the kernel counts 2.3 KiB for each), a full send window of 768 KiB is 680, and a lost
+/// tail costs a retransmission timer of 1 s.
 pub(super) const SOCKET_BUFFER: usize = 2 << 20;
 
 /// Timer wake-ups in a row, with nothing sent or received between, after which a quiet
@@ -71,6 +80,10 @@ struct Turns {
     still: AtomicU32,
     /// Whether a still connection may sleep longer than its driver asked.
     quiet: AtomicBool,
+    /// Turns taken so far, to notice one that comes between looking and waiting.
+    taken: AtomicU64,
+    /// Senders waiting for the next turn, one for each channel.
+    waiting: [AtomicWaker; CHANNELS],
 }
 
 impl DriverRuntime {
@@ -84,6 +97,8 @@ impl DriverRuntime {
                 timer: AtomicBool::new(false),
                 still: AtomicU32::new(0),
                 quiet: AtomicBool::new(false),
+                taken: AtomicU64::new(0),
+                waiting: Default::default(),
             }),
         }
     }
@@ -92,6 +107,26 @@ impl DriverRuntime {
     /// that is open and that nobody watches: connectivity checks need every timer on time.
     pub(super) fn set_quiet(&self, quiet: bool) {
         self.turns.quiet.store(quiet, Relaxed);
+    }
+
+    /// A number that changes with every turn of the driver, in which it may have processed
+    /// acknowledgements.
+    pub(super) fn turn(&self) -> u64 {
+        self.turns.taken.load(Acquire)
+    }
+
+    /// Waits until [`turn`](Self::turn) is another than `seen`. One waiter for each `channel`.
+    pub(super) async fn after_turn(&self, seen: u64, channel: usize) {
+        poll_fn(|cx| {
+            self.turns.waiting[channel].register(cx.waker());
+            if self.turn() == seen { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+    }
+
+    /// Makes senders look again, as after a turn: the connection has ended.
+    pub(super) fn wake_senders(&self) {
+        self.turns.wake_senders();
     }
 }
 
@@ -120,21 +155,38 @@ impl Future for Driver {
     }
 }
 
-/// A sleep that ends at once: the extra turn.
-struct ExtraTurn(Arc<Turns>, u8);
+/// A sleep that ends as soon as every task that is ready has had its turn: the extra turn.
+struct ExtraTurn {
+    turns: Arc<Turns>,
+    granted: u8,
+    yielded: bool,
+}
 
 impl Future for ExtraTurn {
     type Output = ();
 
-    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.yielded {
+            self.yielded = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         // Only now: had a packet ended the select first, that would be a real wake-up.
-        self.0.granted.store(self.1, Relaxed);
+        self.turns.granted.store(self.granted, Relaxed);
         Poll::Ready(())
     }
 }
 
 impl Turns {
+    fn wake_senders(&self) {
+        self.taken.fetch_add(1, AcqRel);
+        for sender in &self.waiting {
+            sender.wake();
+        }
+    }
+
     fn sleep(self: &Arc<Self>, asked: Duration) -> BoxFuture<'static, ()> {
+        self.wake_senders();
         let granted = self.granted.swap(0, Relaxed);
         if granted == 0 {
             let still = match self.timer.swap(false, Relaxed) {
@@ -144,7 +196,7 @@ impl Turns {
             self.still.store(still, Relaxed);
         }
         if granted < self.extra {
-            return Box::pin(ExtraTurn(Arc::clone(self), granted + 1));
+            return Box::pin(ExtraTurn { turns: Arc::clone(self), granted: granted + 1, yielded: false });
         }
         let long = self.quiet.load(Relaxed) && self.still.load(Relaxed) >= STILL_AFTER;
         let duration = if long { asked.max(STILL_SLEEP) } else { asked };
@@ -232,9 +284,11 @@ mod tests {
     use super::*;
     use futures_util::FutureExt;
 
-    /// Polls one sleep as the driver would; true when it completes at once.
+    /// Polls one sleep as the driver would; true when it ends after it let others have their turn.
     fn at_once(runtime: &DriverRuntime, duration: Duration) -> bool {
-        Driver(runtime.sleep_in_driver(duration)).now_or_never().is_some()
+        let mut sleep = Driver(runtime.sleep_in_driver(duration));
+        let mut poll = || (&mut sleep).now_or_never().is_some();
+        poll() || poll()
     }
 
     impl DriverRuntime {
@@ -260,10 +314,11 @@ mod tests {
     }
 
     #[test]
-    fn an_unpolled_extra_turn_is_granted_again() {
+    fn an_extra_turn_that_was_not_taken_is_granted_again() {
         let runtime = DriverRuntime::new(false);
-        // A packet was ready in the same select: the sleep was never polled.
+        // A packet was ready in the same select, so that the sleep was not polled, or only once.
         drop(runtime.sleep_in_driver(LONG));
+        assert_eq!(runtime.sleep_in_driver(LONG).now_or_never(), None);
         assert!(at_once(&runtime, LONG));
     }
 

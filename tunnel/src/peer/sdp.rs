@@ -34,6 +34,9 @@ pub enum SdpError {
     /// The peer takes only smaller messages than [`MAX_MESSAGE`], or does not say.
     #[error("a session description whose max-message-size is below {MAX_MESSAGE}")]
     MessageSize,
+    /// An answer leaves open which side starts the DTLS handshake (RFC 8842, section 5.3).
+    #[error("an answer that does not settle who starts the handshake")]
+    Setup,
     /// More than [`MAX_CANDIDATES`] usable candidates.
     #[error("a session description with more than {MAX_CANDIDATES} candidates")]
     TooManyCandidates,
@@ -82,6 +85,13 @@ fn read_fingerprint(value: &str) -> Option<[u8; 32]> {
     pairs.next().is_none().then_some(bytes)
 }
 
+/// What a remote description is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Offer,
+    Answer,
+}
+
 /// A remote description fit for the engine.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Screened {
@@ -92,7 +102,7 @@ pub(super) struct Screened {
 }
 
 /// Checks a remote description.
-pub(super) fn screen(sdp: &str) -> Result<Screened, SdpError> {
+pub(super) fn screen(kind: Kind, sdp: &str) -> Result<Screened, SdpError> {
     if sdp.len() > MAX_SDP {
         return Err(SdpError::TooLong(sdp.len()));
     }
@@ -109,6 +119,9 @@ pub(super) fn screen(sdp: &str) -> Result<Screened, SdpError> {
             if !section.starts_with("application ") || !section.contains("webrtc-datachannel") {
                 return Err(SdpError::Media);
             }
+        }
+        if kind == Kind::Answer && line.starts_with("a=setup:") && line.contains("actpass") {
+            return Err(SdpError::Setup);
         }
         if let Some(size) = line.strip_prefix("a=max-message-size:") {
             message_size = size.trim_end().parse::<u64>().ok();
@@ -203,17 +216,17 @@ mod tests {
             (sdp().replace("a=mid:0", &second), SdpError::Fingerprint),
         ] {
             assert_eq!(fingerprint(&sdp), Err(error), "{sdp}");
-            assert!(screen(&sdp).is_err(), "{sdp}");
+            assert!(screen(Kind::Offer, &sdp).is_err(), "{sdp}");
         }
     }
 
     #[test]
     fn useless_candidates_are_left_out() {
-        let screened = screen(&sdp()).unwrap();
+        let screened = screen(Kind::Offer, &sdp()).unwrap();
         assert_eq!(screened.candidates, 1);
         assert!(screened.text.contains("192.0.2.7 50000 typ host\r\n"));
         assert!(!screened.text.contains("tcp"));
-        assert_eq!(screen(&screened.text).unwrap(), screened);
+        assert_eq!(screen(Kind::Offer, &screened.text).unwrap(), screened);
     }
 
     #[test]
@@ -236,8 +249,14 @@ mod tests {
             ),
         ] {
             let error = error.unwrap_or(SdpError::TooLong(sdp.len()));
-            assert_eq!(screen(&sdp), Err(error), "{sdp}");
+            assert_eq!(screen(Kind::Offer, &sdp), Err(error), "{sdp}");
         }
+    }
+
+    #[test]
+    fn an_answer_settles_the_roles() {
+        assert_eq!(screen(Kind::Answer, &sdp()), Err(SdpError::Setup));
+        assert!(screen(Kind::Answer, &sdp().replace("actpass", "active")).is_ok());
     }
 
     #[test]
@@ -252,7 +271,7 @@ mod tests {
     proptest! {
         #[test]
         fn screening_never_panics(text in "[ -~\r\n]{0,400}") {
-            let _ = screen(&text);
+            let _ = screen(Kind::Offer, &text);
         }
 
         #[test]
@@ -263,8 +282,8 @@ mod tests {
             let at = at.min(text.len());
             let end = (at + cut).min(text.len());
             text.replace_range(at..end, &with);
-            if let Ok(screened) = screen(&text) {
-                prop_assert_eq!(screen(&screened.text), Ok(screened));
+            if let Ok(screened) = screen(Kind::Offer, &text) {
+                prop_assert_eq!(screen(Kind::Offer, &screened.text), Ok(screened));
             }
         }
     }
