@@ -110,7 +110,7 @@ fn execute(parsed: Parsed) -> Result<(), Box<dyn std::error::Error>> {
     let request = match command {
         Command::Run => {
             logging::start();
-            return Ok(smol::block_on(run(RunOptions { config, state }))?);
+            return Ok(farm_tunnel::executor::run(run(RunOptions { config, state }))?);
         }
         Command::Invite => Request::Invite {},
         Command::Phones => Request::Phones {},

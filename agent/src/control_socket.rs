@@ -163,7 +163,7 @@ pub async fn serve(listener: UnixListener, asked: async_channel::Sender<Asked>) 
             continue;
         };
         let asked = asked.clone();
-        smol::spawn(async move {
+        farm_tunnel::executor::spawn(async move {
             // A client that goes away in the middle is no event.
             let _ = serve_client(client, &asked).await;
             drop(place);

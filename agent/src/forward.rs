@@ -52,7 +52,8 @@ pub async fn serve(
 ) {
     while let Ok(incoming) = incoming.recv().await {
         let (services, counters) = (services.clone(), counters.clone());
-        smol::spawn(async move { forward(session, incoming, &services, &counters).await }).detach();
+        farm_tunnel::executor::spawn(async move { forward(session, incoming, &services, &counters).await })
+            .detach();
     }
 }
 

@@ -102,10 +102,10 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
         }
     };
     let (ask, asked) = async_channel::bounded(COMMANDS);
-    smol::spawn(control_socket::serve(listener, ask)).detach();
-    smol::spawn(watchdog::feed(progress.clone())).detach();
+    farm_tunnel::executor::spawn(control_socket::serve(listener, ask)).detach();
+    farm_tunnel::executor::spawn(watchdog::feed(progress.clone())).detach();
     let (order, orders) = async_channel::bounded(1);
-    smol::spawn(obey(signals, options.config, order)).detach();
+    farm_tunnel::executor::spawn(obey(signals, options.config, order)).detach();
 
     println!("farm-agent ready: farm {} ({})", state.farm(), config.name);
     watchdog::notify(&[NotifyState::Ready, NotifyState::Status("started; connecting to the broker")]);

@@ -12,7 +12,7 @@ use sd_notify::NotifyState;
 
 /// Length of a round where systemd sets no time: rounds then only find hung
 /// loops for the log.
-const DEFAULT_ROUND: Duration = Duration::from_secs(5);
+const DEFAULT_ROUND: Duration = Duration::from_secs(30);
 
 /// Asks all loops in rounds and feeds systemd when all have answered. Runs
 /// until dropped.

@@ -75,7 +75,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     start_log();
-    match smol::block_on(execute(parsed)) {
+    match farm_tunnel::executor::run(execute(parsed)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("farm-connect: {error}");

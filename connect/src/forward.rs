@@ -55,7 +55,7 @@ impl Forward {
                 }
             };
             let (tunnel, service) = (self.tunnel.clone(), self.service.clone());
-            smol::spawn(async move {
+            farm_tunnel::executor::spawn(async move {
                 carry(&tunnel, &service, local).await;
                 drop(place);
             })

@@ -110,7 +110,7 @@ impl Tunnel {
             watchers: watchers.clone(),
             pairing: pairing.clone(),
         });
-        smol::spawn(worker.run(broker_events, watch, commanded, attended)).detach();
+        farm_tunnel::executor::spawn(worker.run(broker_events, watch, commanded, attended)).detach();
         Ok(Self { streams, commands, watchers, attention, pairing })
     }
 

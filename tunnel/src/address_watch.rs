@@ -60,7 +60,7 @@ impl AddressWatch {
             random: SystemRandom::new(),
             tell,
         };
-        smol::spawn(runner.run(commanded, beat)).detach();
+        crate::executor::spawn(runner.run(commanded, beat)).detach();
         Ok((Self { commands }, told))
     }
 

@@ -100,7 +100,7 @@ impl Carrier {
         let (commands, commanded) = async_channel::bounded(COMMANDS);
         let condition = Arc::new(Mutex::new(None));
         let (worker, events, beat) = Worker::new(setup, condition.clone());
-        smol::spawn(worker.run(events, commanded, beat)).detach();
+        crate::executor::spawn(worker.run(events, commanded, beat)).detach();
         Self { commands, condition }
     }
 

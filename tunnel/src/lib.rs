@@ -3,13 +3,14 @@
 //! Pure cores decide (no I/O, no clock, no randomness of their own): [`link`]
 //! (reconnect and heartbeat), [`session`] (lifecycle), [`health`],
 //! [`recovery`], [`mux`] (streams), [`ip_change`]. Thin shells do: [`peer`]
-//! (WebRTC), [`broker_socket`], [`stream`], [`pump`].
+//! (WebRTC), [`broker_socket`], [`stream`], [`pump`], on [`executor`].
 #![forbid(unsafe_code)]
 
 pub mod address_watch;
 pub mod backoff;
 pub mod broker_socket;
 pub mod carrier;
+pub mod executor;
 pub mod health;
 pub mod ip_change;
 pub mod link;

@@ -53,6 +53,7 @@ use self::{
     keeper::Status,
     lane::{Lane, Received},
     launch::{Launched, launch},
+    runtime::DriverRuntime,
 };
 pub use self::{
     candidate::{CandidateError, MAX_CANDIDATE},
@@ -84,6 +85,7 @@ pub struct Peer {
 struct Shared {
     connection: Arc<dyn PeerConnection>,
     lanes: [Lane; 3],
+    runtime: Arc<DriverRuntime>,
     status: Arc<Status>,
     remote: Mutex<Remote>,
     keeper: Sender<BTreeSet<String>>,
@@ -228,6 +230,12 @@ impl Peer {
         })
     }
 
+    /// Whether somebody is looking; at first somebody is. An open connection that nobody looks at
+    /// sleeps for seconds between packets, at the cost of slower retransmissions.
+    pub fn set_watched(&self, watched: bool) {
+        self.shared.runtime.set_watched(watched);
+    }
+
     /// Whether all channels are open and the connection is not lost.
     pub fn is_open(&self) -> bool {
         self.shared.status.opened.load(Ordering::Acquire) && self.lost().is_none()
@@ -249,10 +257,10 @@ impl Peer {
 
 impl Peer {
     async fn launch(config: PeerConfig) -> Result<(Self, Receiver<PeerEvent>, Receiver<()>), PeerError> {
-        let Launched { connection, lanes, status, events, keeper, failures, gathered, closed } =
+        let Launched { connection, lanes, runtime, status, events, keeper, failures, gathered, closed } =
             launch(config).await?;
         let remote = Mutex::default();
-        let shared = Shared { connection, lanes, status, remote, keeper, failures, closed };
+        let shared = Shared { connection, lanes, runtime, status, remote, keeper, failures, closed };
         Ok((Self { shared: Arc::new(shared) }, events, gathered))
     }
 
@@ -354,6 +362,10 @@ impl Carrier for Peer {
 
     async fn path(&self) -> Option<Path> {
         Self::path(self).await
+    }
+
+    fn set_watched(&self, watched: bool) {
+        Self::set_watched(self, watched);
     }
 
     async fn close(&self) {

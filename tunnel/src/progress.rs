@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn a_hung_loop_is_named_and_a_gone_one_is_not() {
-        smol::block_on(async {
+        smol::future::block_on(async {
             let progress = Progress::new();
             let (good, hung, gone) = (progress.watch("good"), progress.watch("hung"), progress.watch("gone"));
             drop(gone);

@@ -105,7 +105,7 @@ impl Farm {
         tracing::info!(%session, "session begins");
         let (streams, incoming) = Streams::new(mux::Role::Farm);
         let serve = forward::serve(session, incoming, self.services.clone(), self.counters.clone());
-        smol::spawn(serve).detach();
+        farm_tunnel::executor::spawn(serve).detach();
         self.sessions.insert(session, SessionRuntime { streams, carriers: BTreeMap::new(), watched: true });
     }
 
@@ -125,7 +125,7 @@ impl Farm {
             ..PeerConfig::default()
         };
         let built = self.built.0.clone();
-        smol::spawn(async move {
+        farm_tunnel::executor::spawn(async move {
             let result = Peer::answer(config, &offer.sdp).await;
             // The agent is stopping: the peer is dropped and so closed.
             let _ = built.send(Built { id, nonce: offer.nonce, result }).await;
@@ -277,7 +277,7 @@ impl Farm {
 
 fn add_candidate(peer: &Peer, line: String) {
     let peer = peer.clone();
-    smol::spawn(async move {
+    farm_tunnel::executor::spawn(async move {
         if let Err(error) = peer.add_candidate(&line).await {
             tracing::debug!(%error, "a candidate is of no use");
         }

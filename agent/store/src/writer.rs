@@ -140,11 +140,13 @@ impl Writer {
         let received = match self.state {
             State::Up(_) => self.requests.recv_blocking(),
             State::Down { next_try, .. } => {
-                let waited =
-                    smol::block_on(smol::future::or(async { Some(self.requests.recv().await) }, async {
+                let waited = smol::future::block_on(smol::future::or(
+                    async { Some(self.requests.recv().await) },
+                    async {
                         smol::Timer::at(next_try).await;
                         None
-                    }));
+                    },
+                ));
                 match waited {
                     Some(received) => received,
                     None => return Next::TryAgain,

@@ -87,7 +87,7 @@ impl Worker {
             ..PeerConfig::default()
         };
         let built = self.built.0.clone();
-        smol::spawn(async move {
+        farm_tunnel::executor::spawn(async move {
             let result = Peer::offer(config).await;
             // The tunnel has stopped: the peer is dropped and so closed.
             let _ = built.send(Built { epoch, farm_boot, result }).await;
@@ -134,7 +134,7 @@ impl Worker {
             Content::Answer { nonce, sdp } if nonce == *ours => {
                 let peer = peer.clone();
                 let (notes, id) = (self.notes.0.clone(), CarrierId { session: self.session_id, epoch });
-                smol::spawn(async move {
+                farm_tunnel::executor::spawn(async move {
                     if let Err(error) = peer.accept_answer(&sdp).await {
                         // The tunnel may have stopped.
                         let _ = notes.send((id, Note::Lost(format!("the farm's answer: {error}")))).await;
@@ -149,7 +149,7 @@ impl Worker {
             }
             Content::Candidate { candidate } => {
                 let peer = peer.clone();
-                smol::spawn(async move {
+                farm_tunnel::executor::spawn(async move {
                     if let Err(error) = peer.add_candidate(&candidate).await {
                         tracing::debug!(%error, "a candidate is of no use");
                     }

@@ -55,7 +55,7 @@ mod tests {
         pairing.session(State::Waiting);
         assert!(!pairing.is_over());
         pairing.session(State::NotPaired);
-        smol::block_on(pairing.over());
+        smol::future::block_on(pairing.over());
         pairing.session(State::Connecting);
         assert!(pairing.is_over());
         pairing.session(State::Live);

@@ -92,7 +92,7 @@ impl BrokerSocket {
             events,
             state: state.clone(),
         };
-        smol::spawn(runner.run(incoming, reported, beat)).detach();
+        crate::executor::spawn(runner.run(incoming, reported, beat)).detach();
         let socket = Self { commands, state };
         socket.event(Event::Start);
         (socket, told)
@@ -284,7 +284,7 @@ impl Runner {
             enrollment_token: self.identity.enrollment_token.clone(),
         };
         let dialer = self.dialer.clone();
-        smol::spawn(converse(socket, dialer, speaker, outgoing, self.reports.clone())).detach();
+        crate::executor::spawn(converse(socket, dialer, speaker, outgoing, self.reports.clone())).detach();
         self.current = Some((socket, out));
     }
 

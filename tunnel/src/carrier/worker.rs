@@ -314,6 +314,7 @@ impl Worker {
         beat: &Beat,
     ) -> End {
         let mut health = Health::new(self.watched, Instant::now());
+        self.peer.set_watched(self.watched);
         let mut path = self.peer.path().await;
         let mut look: Option<Instant> = None;
         let mut heard = 0;
@@ -356,6 +357,7 @@ impl Worker {
                     let _ = attached.try_send(streams);
                 }
                 Wake::Command(Some(Command::Watched(watched))) => {
+                    self.peer.set_watched(watched);
                     health.handle(health::Event::Attention { watched }, now);
                 }
                 Wake::Command(Some(Command::Suspect)) => health.handle(health::Event::NetworkChanged, now),

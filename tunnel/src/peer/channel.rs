@@ -92,6 +92,9 @@ pub trait Carrier: Send + Sync + 'static {
     /// The path in use, `None` while there is none.
     async fn path(&self) -> Option<Path>;
 
+    /// Whether somebody is looking. While nobody is, it may sleep for seconds between packets.
+    fn set_watched(&self, watched: bool);
+
     /// Closes the carrier and tells the peer. Closing again does nothing.
     async fn close(&self);
 }

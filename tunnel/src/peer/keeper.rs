@@ -68,7 +68,6 @@ pub(super) struct Keeper {
     pub(super) advertised: Receiver<BTreeSet<String>>,
     pub(super) events: Sender<PeerEvent>,
     pub(super) open_within: Duration,
-    pub(super) quiet: bool,
     /// Dropped with the keeper: the connection is closed.
     pub(super) closed: Sender<()>,
 }
@@ -120,7 +119,7 @@ impl Keeper {
                 event = self.sentinel.poll().fuse() => match event {
                     Some(DataChannelEvent::OnOpen) => {
                         self.status.opened.store(true, Ordering::Release);
-                        self.runtime.set_quiet(self.quiet);
+                        self.runtime.set_open();
                         deadline = smol::Timer::never();
                         phase = Phase::Open;
                         tracing::info!("peer connection open");

@@ -31,6 +31,7 @@ pub(super) struct Launched {
     pub(super) connection: Arc<dyn PeerConnection>,
     /// By [`Channel::id`].
     pub(super) lanes: [Lane; 3],
+    pub(super) runtime: Arc<DriverRuntime>,
     pub(super) status: Arc<Status>,
     pub(super) events: Receiver<PeerEvent>,
     /// To the keeper. Closing it, or dropping it, closes the connection.
@@ -49,7 +50,7 @@ pub(super) struct Launched {
 /// without a keeper.
 pub(super) async fn launch(config: PeerConfig) -> Result<Launched, PeerError> {
     let (done, result) = bounded(1);
-    smol::spawn(async move {
+    crate::executor::spawn(async move {
         // Nobody to tell: dropping what was launched closes it.
         let _ = done.send(make(config).await).await;
     })
@@ -94,7 +95,7 @@ async fn make(config: PeerConfig) -> Result<Launched, PeerError> {
     let (end, closed) = bounded(1);
     let task = Keeper {
         connection: Arc::clone(&connection),
-        runtime,
+        runtime: Arc::clone(&runtime),
         sentinel,
         status: Arc::clone(&status),
         signals: heard,
@@ -102,11 +103,10 @@ async fn make(config: PeerConfig) -> Result<Launched, PeerError> {
         advertised,
         events: told,
         open_within: config.open_within,
-        quiet: !config.watched,
         closed: end,
     };
-    smol::spawn(task.run()).detach();
-    Ok(Launched { connection, lanes, status, events, keeper, failures, gathered, closed })
+    crate::executor::spawn(task.run()).detach();
+    Ok(Launched { connection, lanes, runtime, status, events, keeper, failures, gathered, closed })
 }
 
 /// The channels by [`Channel::id`], and the keeper's.

@@ -181,7 +181,7 @@ mod tests {
             server(&["turn:two.example:2"]),
             server(&["turn:127.0.0.1?transport=tcp"]),
         ];
-        let resolved = smol::block_on(resolve(&servers)).unwrap();
+        let resolved = smol::future::block_on(resolve(&servers)).unwrap();
         assert_eq!(
             resolved,
             [server(&["stun:127.0.0.1:1"]), server(&["turn:192.0.2.9:2", "turn:[2001:db8::9]:2"]),]
@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn a_malformed_url_is_an_error() {
         let server = IceServer { urls: vec!["ftp:x".to_owned()], ..IceServer::default() };
-        let error = smol::block_on(resolve(&[server])).unwrap_err();
+        let error = smol::future::block_on(resolve(&[server])).unwrap_err();
         assert!(error.to_string().contains("ftp:x"), "{error}");
     }
 

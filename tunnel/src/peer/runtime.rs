@@ -20,7 +20,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{
             AtomicBool, AtomicU8, AtomicU32, AtomicU64,
             Ordering::{AcqRel, Acquire, Relaxed},
@@ -37,6 +37,7 @@ use webrtc::runtime::{
 };
 
 use super::Channel;
+use crate::executor;
 
 const CHANNELS: usize = Channel::ALL.len();
 
@@ -48,14 +49,15 @@ type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub(super) const SOCKET_BUFFER: usize = 2 << 20;
 
 /// Timer wake-ups in a row, with nothing sent or received between, after which a quiet
-/// connection counts as still. The driver wakes every 200 ms, so this is 3 s: longer than the
-/// first two retransmissions (1 s, then 2 s) of anything the peer has not acknowledged.
-const STILL_AFTER: u32 = 15;
+/// connection counts as still. The driver wakes every 200 ms, so this is 0.6 s: longer than the
+/// 200 ms for which an acknowledgement may be held back. What the peer has not acknowledged by
+/// then is sent again at the next long sleep's end.
+const STILL_AFTER: u32 = 3;
 
-/// How long a still, quiet connection sleeps. The ICE agent asks to be woken every 200 ms for
-/// ever, whatever its timers; the budget of an idle agent is 2 wake-ups a second. Nothing on an
-/// unwatched connection has a deadline shorter than its 60 s keepalive.
-const STILL_SLEEP: Duration = Duration::from_secs(2);
+/// How long a still, unwatched connection sleeps. The ICE agent asks to be woken every 200 ms for
+/// ever, whatever its timers; the budget of an idle agent is 2 wake-ups a second, of all threads
+/// together. An unwatched connection has no streams, and only rare messages to send again.
+const STILL_SLEEP: Duration = Duration::from_secs(5);
 
 thread_local! {
     /// Whether this thread is polling a driver at this moment, as opposed to an application task
@@ -78,8 +80,10 @@ struct Turns {
     timer: AtomicBool,
     /// Real wake-ups in a row that were the timer.
     still: AtomicU32,
-    /// Whether a still connection may sleep longer than its driver asked.
-    quiet: AtomicBool,
+    /// Whether the channels are open: connectivity checks need every timer on time.
+    open: AtomicBool,
+    /// Whether somebody is looking: then retransmissions need theirs too.
+    watched: AtomicBool,
     /// Turns taken so far, to notice one that comes between looking and waiting.
     taken: AtomicU64,
     /// Senders waiting for the next turn, one for each channel.
@@ -96,17 +100,23 @@ impl DriverRuntime {
                 granted: AtomicU8::new(0),
                 timer: AtomicBool::new(false),
                 still: AtomicU32::new(0),
-                quiet: AtomicBool::new(false),
+                open: AtomicBool::new(false),
+                watched: AtomicBool::new(true),
                 taken: AtomicU64::new(0),
                 waiting: Default::default(),
             }),
         }
     }
 
-    /// Allows (or forbids) long sleeps while nothing is sent or received. Only for a connection
-    /// that is open and that nobody watches: connectivity checks need every timer on time.
-    pub(super) fn set_quiet(&self, quiet: bool) {
-        self.turns.quiet.store(quiet, Relaxed);
+    /// The channels are open. From now on the driver may sleep long while nothing is sent or
+    /// received and nobody is looking.
+    pub(super) fn set_open(&self) {
+        self.turns.open.store(true, Relaxed);
+    }
+
+    /// Whether somebody is looking; at first somebody is.
+    pub(super) fn set_watched(&self, watched: bool) {
+        self.turns.watched.store(watched, Relaxed);
     }
 
     /// A number that changes with every turn of the driver, in which it may have processed
@@ -155,6 +165,37 @@ impl Future for Driver {
     }
 }
 
+/// A driver's task. The engine wants one whose handle may be dropped while it goes on.
+struct DriverTask(Mutex<Option<smol::Task<()>>>);
+
+impl DriverTask {
+    fn task(&self) -> MutexGuard<'_, Option<smol::Task<()>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl JoinHandle for DriverTask {
+    fn detach(&self) {
+        if let Some(task) = self.task().take() {
+            task.detach();
+        }
+    }
+
+    fn abort(&self) {
+        drop(self.task().take());
+    }
+
+    fn is_finished(&self) -> bool {
+        self.task().as_ref().is_none_or(smol::Task::is_finished)
+    }
+}
+
+impl Drop for DriverTask {
+    fn drop(&mut self) {
+        self.detach();
+    }
+}
+
 /// A sleep that ends as soon as every task that is ready has had its turn: the extra turn.
 struct ExtraTurn {
     turns: Arc<Turns>,
@@ -198,7 +239,8 @@ impl Turns {
         if granted < self.extra {
             return Box::pin(ExtraTurn { turns: Arc::clone(self), granted: granted + 1, yielded: false });
         }
-        let long = self.quiet.load(Relaxed) && self.still.load(Relaxed) >= STILL_AFTER;
+        let quiet = self.open.load(Relaxed) && !self.watched.load(Relaxed);
+        let long = quiet && self.still.load(Relaxed) >= STILL_AFTER;
         let duration = if long { asked.max(STILL_SLEEP) } else { asked };
         let turns = Arc::clone(self);
         Box::pin(async move {
@@ -232,11 +274,11 @@ fn parse_address(host: &str) -> Option<SocketAddr> {
 
 impl Runtime for DriverRuntime {
     fn spawn(&self, future: BoxFuture<'static, ()>) -> Box<dyn JoinHandle> {
-        SmolRuntime.spawn(Box::pin(Driver(future)))
+        Box::new(DriverTask(Mutex::new(Some(executor::spawn(Driver(future))))))
     }
 
-    fn spawn_reactor(&self, size: usize, future: BoxFuture<'static, ()>) -> Box<dyn JoinHandle> {
-        SmolRuntime.spawn_reactor(size, Box::pin(Driver(future)))
+    fn spawn_reactor(&self, _size: usize, future: BoxFuture<'static, ()>) -> Box<dyn JoinHandle> {
+        self.spawn(future)
     }
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
@@ -271,7 +313,7 @@ impl Runtime for DriverRuntime {
     }
 
     fn block_on(&self, future: Pin<Box<dyn Future<Output = ()> + '_>>) {
-        SmolRuntime.block_on(future);
+        smol::future::block_on(future);
     }
 
     fn name(&self) -> &'static str {
@@ -323,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_still_and_quiet_connection_sleeps_longer() {
+    fn only_a_still_connection_that_nobody_watches_sleeps_longer() {
         let short = Duration::ZERO;
         let turn = |runtime: &DriverRuntime| {
             assert!(at_once(runtime, short));
@@ -333,7 +375,8 @@ mod tests {
             ))
         };
         let runtime = DriverRuntime::new(false);
-        runtime.set_quiet(true);
+        runtime.set_open();
+        runtime.set_watched(false);
         for _ in 0..STILL_AFTER {
             assert!(turn(&runtime), "not still yet: sleeps as asked");
         }
@@ -341,7 +384,7 @@ mod tests {
         // That sleep was cut short, as by a packet.
         assert!(turn(&runtime), "a packet makes it lively again");
 
-        let runtime = DriverRuntime::new(false);
+        runtime.set_watched(true);
         for _ in 0..=STILL_AFTER {
             assert!(turn(&runtime), "a watched connection sleeps as asked");
         }

@@ -116,7 +116,7 @@ fn a_peer_that_breaks_the_rules_is_cut_off() {
                 _ => channels[3].send(bytes::BytesMut::zeroed(1)).await.unwrap(),
             }
             let reading = near.peer.clone();
-            let reading = smol::spawn(async move { reading.recv(Channel::Data).await });
+            let reading = crate::executor::spawn(async move { reading.recv(Channel::Data).await });
             let lost = near.lost().await;
             assert!(matches!(lost, LostReason::Violation(_)), "{case}: {lost:?}");
             assert_eq!(within("the reader's end", PATIENCE, reading).await, None, "{case}");

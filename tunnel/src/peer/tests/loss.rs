@@ -14,7 +14,7 @@ async fn ends(peer: &Peer) {
 fn a_peer_that_closes_is_noticed_at_once() {
     smol::block_on(async {
         let (near, far) = pair().await;
-        let waiting = smol::spawn({
+        let waiting = crate::executor::spawn({
             let peer = far.peer.clone();
             async move { peer.recv(Channel::Data).await }
         });
@@ -95,7 +95,7 @@ fn a_sender_waits_for_a_silent_peer_until_the_connection_ends() {
         let (near, _far) = wire.pair(config()).await;
         wire.cut();
         let peer = near.peer.clone();
-        let sending = smol::spawn(async move {
+        let sending = crate::executor::spawn(async move {
             let mut sent = 0;
             loop {
                 match peer.send(Channel::Data, Bytes::from(vec![0; 32 << 10])).await {

@@ -8,7 +8,7 @@ fn every_channel_carries_messages_both_ways() {
         let (near, far) = pair().await;
         let echo = |channel| {
             let peer = far.peer.clone();
-            smol::spawn(async move {
+            crate::executor::spawn(async move {
                 while let Some(message) = peer.recv(channel).await {
                     peer.send(channel, message).await.unwrap();
                 }
@@ -106,7 +106,7 @@ fn senders_of_one_channel_take_turns() {
         let senders: Vec<_> = (0..4u8)
             .map(|sender| {
                 let peer = near.peer.clone();
-                smol::spawn(async move {
+                crate::executor::spawn(async move {
                     for _ in 0..50 {
                         peer.send(Channel::Data, Bytes::from(vec![sender; 20 << 10])).await.unwrap();
                     }

@@ -28,7 +28,7 @@ impl Wire {
         let wire = Self { near: socket().await, far: socket().await, cut: Arc::default() };
         for (from, to) in [(&wire.near, &wire.far), (&wire.far, &wire.near)] {
             let (from, to, cut) = (Arc::clone(from), Arc::clone(to), Arc::clone(&wire.cut));
-            smol::spawn(async move {
+            crate::executor::spawn(async move {
                 let mut buffer = [0; 2048];
                 while let Ok((length, _)) = from.socket.recv_from(&mut buffer).await {
                     if cut.load(Ordering::Relaxed) {
