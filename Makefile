@@ -21,19 +21,25 @@ need-rust:
 need-cc:
 	@command -v cc >/dev/null || { echo "a C compiler is missing: apt-get install gcc"; exit 1; }
 
-tools: need-rust need-cc ## Install what the checks need (cargo-deny; as root also Debian's OpenSSH)
+tools: need-rust need-cc ## Install what the checks need (cargo-deny; as root also Debian's OpenSSH and nftables)
 	@test -x /usr/sbin/sshd || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get install -y openssh-server openssh-client; } \
 		|| echo "sshd is missing, its test will be skipped: apt-get install openssh-server openssh-client"
+	@{ command -v ip && command -v nft && command -v conntrack; } >/dev/null \
+		|| { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get install -y iproute2 nftables conntrack; } \
+		|| echo "ip, nft or conntrack is missing, the fault lab will be skipped: apt-get install iproute2 nftables conntrack"
 	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny --version $(CARGO_DENY_VERSION)
 
 # --- run it ----------------------------------------------------------------
 
-.PHONY: build demo bench
+.PHONY: build demo lab bench
 build: need-rust need-cc ## Build every program, optimised
 	$(CARGO) build --release --locked $(PROGRAMS)
 
 demo: build ## A farm, a broker and a phone on this machine; one key per fault
 	target/release/demo $(DEMO)
+
+lab: build ## Every fault, measured, in network namespaces (root; RUNS=20, LAB='--scenario NAME …')
+	target/release/lab $(if $(RUNS),--runs $(RUNS)) $(LAB)
 
 bench: build ## Measure throughput, latency, memory and wakeups; prints one table
 	target/release/bench $(BENCH)

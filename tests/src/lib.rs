@@ -6,3 +6,4 @@ pub mod bench;
 pub mod demo;
 pub mod greenhouse;
 pub mod harness;
+pub mod lab;

@@ -74,6 +74,7 @@ impl Worker {
     }
 
     fn offer(&mut self, epoch: Epoch, farm_boot: BootId) {
+        tracing::debug!(%epoch, "offering a carrier");
         self.carriers.insert(epoch, Slot::Building);
         // Without a relay an attempt through relays only would be wasted; no
         // broker offers one yet.

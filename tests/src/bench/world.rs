@@ -38,7 +38,7 @@ impl World {
         let mut greenhouse = greenhouse(here.clone(), greenhouse_address);
         greenhouse.start()?;
         let service = RoundTrips::start().map_err(Trouble::io("starting the round-trip service"))?;
-        let mut broker = Broker::new(here.clone(), &dir.path().join("broker"), free_port()?)?;
+        let mut broker = Broker::new(here.clone(), &dir.path().join("broker"), free_port()?, None)?;
         broker.daemon.start()?;
         let config = AgentConfig {
             name: FARM.to_owned(),

@@ -42,6 +42,10 @@ pub struct Layout {
     pub phone: Place,
     /// Where the broker listens, reachable from the others.
     pub broker_listen: SocketAddr,
+    /// The name by which the others find the broker, where they have DNS.
+    pub broker_name: Option<String>,
+    /// What the agent forwards to besides the greenhouse.
+    pub services: Vec<Service>,
 }
 
 impl Layout {
@@ -55,6 +59,8 @@ impl Layout {
             broker: Place::here(),
             phone: Place::here(),
             broker_listen: free_port()?,
+            broker_name: None,
+            services: Vec::new(),
         })
     }
 }
@@ -96,13 +102,16 @@ impl Farm {
         let mut greenhouse = greenhouse(layout.farm.clone(), address);
         greenhouse.start()?;
         let state = dir.path().join("broker");
-        let mut broker = Broker::new(layout.broker.clone(), &state, layout.broker_listen)?;
+        let mut broker =
+            Broker::new(layout.broker.clone(), &state, layout.broker_listen, layout.broker_name.as_deref())?;
         broker.daemon.start()?;
+        let mut services = layout.services.clone();
+        services.push(Service::http(GREENHOUSE, &address.to_string()));
         let config = AgentConfig {
             name: FARM.to_owned(),
             broker: broker.url(),
             enrollment_token: Some(broker.enroll()?),
-            services: vec![Service::http(GREENHOUSE, &address.to_string())],
+            services,
         };
         let mut agent = Agent::new(layout.farm.clone(), &dir.path().join("agent"), &config)?;
         agent.daemon.start()?;

@@ -1,5 +1,6 @@
 //! `farm-broker` as its operator handles it.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -12,37 +13,50 @@ pub struct Broker {
     pub daemon: Daemon,
     place: Place,
     state: PathBuf,
-    listen: SocketAddr,
+    url: String,
 }
 
 impl Broker {
-    /// A broker that will listen on `listen`, not running yet.
+    /// A broker that will listen on `listen`, not running yet; the others call
+    /// it by `name`, else by its address.
     ///
     /// # Errors
     /// When the state directory can't be made.
-    pub fn new(place: Place, state: &Path, listen: SocketAddr) -> Result<Self, HarnessError> {
+    pub fn new(
+        place: Place,
+        state: &Path,
+        listen: SocketAddr,
+        name: Option<&str>,
+    ) -> Result<Self, HarnessError> {
         make_dir(state)?;
-        let arguments = vec![
+        let url = match name {
+            Some(name) => format!("ws://{name}:{}", listen.port()),
+            None => format!("ws://{listen}"),
+        };
+        let mut arguments: Vec<OsString> = vec![
             "serve".into(),
             "--listen".into(),
             listen.to_string().into(),
             "--state".into(),
             state.into(),
         ];
+        if name.is_some() {
+            arguments.extend(["--public-url".into(), url.clone().into()]);
+        }
         Ok(Self {
             daemon: Daemon::new(place.clone(), "farm-broker", arguments, |line| {
                 line.text.contains("listening")
             }),
             place,
             state: state.to_owned(),
-            listen,
+            url,
         })
     }
 
     /// The URL for agents and phones.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("ws://{}", self.listen)
+        self.url.clone()
     }
 
     /// A fresh enrollment token.

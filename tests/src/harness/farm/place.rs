@@ -8,6 +8,7 @@ use crate::harness::{HarnessError, binary};
 #[derive(Clone, Debug, Default)]
 pub struct Place {
     namespace: Option<String>,
+    environment: Vec<(&'static str, &'static str)>,
 }
 
 impl Place {
@@ -20,7 +21,14 @@ impl Place {
     /// A network namespace made with `ip netns add`; needs root.
     #[must_use]
     pub fn namespace(name: &str) -> Self {
-        Self { namespace: Some(name.to_owned()) }
+        Self { namespace: Some(name.to_owned()), environment: Vec::new() }
+    }
+
+    /// The same place, where programs get an environment variable.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: &'static str) -> Self {
+        self.environment.push((name, value));
+        self
     }
 
     /// A command that runs one of our programs there. `ip netns exec` replaces
@@ -30,13 +38,15 @@ impl Place {
     /// When the program was not built.
     pub fn command(&self, program: &str) -> Result<Command, HarnessError> {
         let path = binary(program)?;
-        Ok(match &self.namespace {
+        let mut command = match &self.namespace {
             None => Command::new(path),
             Some(namespace) => {
                 let mut command = Command::new("ip");
                 command.args(["netns", "exec", namespace]).arg(path);
                 command
             }
-        })
+        };
+        command.envs(self.environment.iter().copied());
+        Ok(command)
     }
 }
