@@ -21,7 +21,8 @@ use webrtc::{
 use super::{
     LostReason, MAX_CANDIDATES, PeerEvent, candidate,
     handler::{MAX_SIGNALS, Signal},
-    runtime::DriverRuntime,
+    lane::wake_driver,
+    runtime::{DriverRuntime, KEEPER},
 };
 
 /// Events a connection can ever report: its candidates, that they are all, that it is open, that
@@ -32,6 +33,12 @@ pub(super) const MAX_EVENTS: usize = MAX_CANDIDATES + 3;
 /// gives up after 8, and only one side says so: a certificate that is not the described one looks
 /// like silence.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(8);
+
+/// How long a close waits for what was sent before it.
+const FLUSH_WITHIN: Duration = Duration::from_millis(20);
+
+/// The turns after which it is written: one that was under way, and one that saw it.
+const TURNS_TO_WRITE: usize = 2;
 
 /// What the connection's owners share with its keeper.
 #[derive(Default)]
@@ -85,6 +92,7 @@ impl Keeper {
             None => {
                 tracing::debug!("peer connection closed");
                 let _ = self.status.lost.set(LostReason::ClosedHere);
+                self.flush().await;
             }
         }
         self.runtime.wake_senders();
@@ -93,6 +101,24 @@ impl Keeper {
             tracing::debug!(%error, "closing a peer connection");
         }
         drop(self.closed);
+    }
+
+    /// Lets the driver write what was sent before the close, a goodbye mostly, as far as it may:
+    /// closing drops what it has not written.
+    async fn flush(&self) {
+        let written = async {
+            for _ in 0..TURNS_TO_WRITE {
+                let turn = self.runtime.turn();
+                if wake_driver(&*self.sentinel).await.is_err() {
+                    return;
+                }
+                self.runtime.after_turn(turn, KEEPER).await;
+            }
+        };
+        let patience = async {
+            smol::Timer::after(FLUSH_WITHIN).await;
+        };
+        smol::future::or(written, patience).await;
     }
 
     /// Until the connection ends: why, or `None` when its owners want it closed.

@@ -39,7 +39,11 @@ use webrtc::runtime::{
 use super::Channel;
 use crate::executor;
 
-const CHANNELS: usize = Channel::ALL.len();
+/// Who may wait for a turn: a sender on each channel, and the keeper.
+const WAITERS: usize = Channel::ALL.len() + 1;
+
+/// The keeper's place in [`DriverRuntime::after_turn`].
+pub(super) const KEEPER: usize = WAITERS - 1;
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -86,8 +90,8 @@ struct Turns {
     watched: AtomicBool,
     /// Turns taken so far, to notice one that comes between looking and waiting.
     taken: AtomicU64,
-    /// Senders waiting for the next turn, one for each channel.
-    waiting: [AtomicWaker; CHANNELS],
+    /// Those waiting for the next turn.
+    waiting: [AtomicWaker; WAITERS],
 }
 
 impl DriverRuntime {
@@ -125,10 +129,11 @@ impl DriverRuntime {
         self.turns.taken.load(Acquire)
     }
 
-    /// Waits until [`turn`](Self::turn) is another than `seen`. One waiter for each `channel`.
-    pub(super) async fn after_turn(&self, seen: u64, channel: usize) {
+    /// Waits until [`turn`](Self::turn) is another than `seen`. One waiter for each
+    /// channel's number, and [`KEEPER`].
+    pub(super) async fn after_turn(&self, seen: u64, waiter: usize) {
         poll_fn(|cx| {
-            self.turns.waiting[channel].register(cx.waker());
+            self.turns.waiting[waiter].register(cx.waker());
             if self.turn() == seen { Poll::Pending } else { Poll::Ready(()) }
         })
         .await;

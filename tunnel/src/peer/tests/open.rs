@@ -33,7 +33,7 @@ fn the_first_descriptions_name_all_candidates_of_a_host() {
         let (near, far, answer) = negotiate(config(), config()).await;
         assert!(answer.contains("127.0.0.1"), "{answer}");
         near.peer.accept_answer(&answer).await.unwrap();
-        for end in [near, far] {
+        for end in [&near, &far] {
             let mut events = Vec::new();
             while !matches!(events.last(), Some(PeerEvent::Opened)) {
                 events.push(within("the next event", PATIENCE, end.events.recv()).await.unwrap());
