@@ -31,7 +31,7 @@ tools: need-rust need-cc ## Install what the checks need (cargo-deny; as root al
 
 # --- run it ----------------------------------------------------------------
 
-.PHONY: build demo lab bench
+.PHONY: build demo lab bench card
 build: need-rust need-cc ## Build every program, optimised
 	$(CARGO) build --release --locked $(PROGRAMS)
 
@@ -41,8 +41,14 @@ demo: build ## A farm, a broker and a phone on this machine; one key per fault
 lab: build ## Every fault, measured, in network namespaces (root; RUNS=20, LAB='--scenario NAME …')
 	target/release/lab $(if $(RUNS),--runs $(RUNS)) $(LAB)
 
-bench: build ## Measure throughput, latency, memory and wakeups; prints one table
-	target/release/bench $(BENCH)
+bench: card ## Measure throughput, latency, memory and wakeups; prints one table
+	FARM_BIN_DIR=target/card target/release/bench $(BENCH)
+
+# Measured is the agent that goes on the card, with the other programs beside it.
+card: build
+	$(CARGO) build --profile device --locked -p farm-agent
+	mkdir -p target/card
+	ln -sf ../device/farm-agent $(foreach p,farm-broker farm-connect greenhouse,../release/$(p)) target/card/
 
 # --- check it --------------------------------------------------------------
 
