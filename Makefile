@@ -14,12 +14,21 @@ help: ## Show this list
 
 # --- what a fresh machine needs -------------------------------------------
 
-.PHONY: need-rust need-cc tools
+.PHONY: need-rust need-cc need-node tools
 need-rust:
 	@command -v $(CARGO) >/dev/null || { echo "cargo is missing: install Rust 1.95 or newer (https://rustup.rs)"; exit 1; }
 
 need-cc:
 	@command -v cc >/dev/null || { echo "a C compiler is missing: apt-get install gcc"; exit 1; }
+
+need-node:
+	@command -v node >/dev/null && command -v npm >/dev/null \
+		|| { echo "node or npm is missing: install Node.js 20.19 or newer (Debian 13: apt-get install nodejs npm; else https://nodejs.org)"; exit 1; }
+
+# What the lock file says and nothing else; again when it changes.
+app/node_modules/.package-lock.json: app/package-lock.json | need-node
+	cd app && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
 
 tools: need-rust need-cc ## Install what the checks need (cargo-deny; as root also Debian's OpenSSH and nftables)
 	@test -x /usr/sbin/sshd || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get install -y openssh-server openssh-client; } \
@@ -52,13 +61,14 @@ card: build
 
 # --- check it --------------------------------------------------------------
 
-.PHONY: test check unit e2e lint deny audit
+.PHONY: test check unit unit-app e2e lint deny audit
 test: ## Formatting, lints, unit, property and end-to-end tests; one summary
 	@./tests/run-all
 
-lint: need-rust need-cc ## Formatting and lints
+lint: need-rust need-cc app/node_modules/.package-lock.json ## Formatting and lints
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	cd app && npm run --silent lint
 
 deny: tools ## Licences, banned crates and sources
 	$(CARGO) deny --offline check licenses bans sources
@@ -69,6 +79,10 @@ audit: tools ## Known vulnerabilities (needs the internet)
 # The property tests and simulations are many times faster optimised.
 unit: need-rust need-cc ## Unit and property tests
 	$(CARGO) test --release --locked --workspace --exclude farm-tests
+	@$(MAKE) -s unit-app
+
+unit-app: app/node_modules/.package-lock.json ## The app's unit tests
+	cd app && npm run --silent unit
 
 e2e: build ## The real programs against each other
 	$(CARGO) test --release --locked -p farm-tests

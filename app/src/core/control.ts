@@ -1,0 +1,33 @@
+/** What the two ends say on a carrier's `control` channel. */
+
+import { epoch } from './epoch';
+import { streamState } from './frame';
+import { bootId, sessionId } from './id';
+import { bool, extensible, list, oneOf, type Read, reason, text } from './schema';
+import { services } from './service';
+
+/** First on a new carrier, from both ends. */
+export const hello = extensible({
+  session: sessionId,
+  epoch,
+  boot: bootId,
+  streams: list(streamState),
+  watched: bool,
+});
+export type Hello = Read<typeof hello>;
+
+/** The farm's name and services. */
+export const farm = extensible({ name: text(0, 64), services });
+export type FarmInfo = Read<typeof farm>;
+
+/** Why a side leaves a carrier. */
+export const goodbyeReason = reason('superseded', 'stopping', 'revoked', 'session_ended', 'protocol_error');
+export type GoodbyeReason = Read<typeof goodbyeReason>;
+
+export const control = oneOf({
+  hello,
+  farm,
+  attention: extensible({ watched: bool }),
+  goodbye: extensible({ reason: goodbyeReason }),
+});
+export type Control = Read<typeof control>;
