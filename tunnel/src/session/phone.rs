@@ -112,9 +112,13 @@ impl Session {
             }
             Event::Stop => self.stop(),
             Event::BrokerLink(online) => {
-                let back = online && !std::mem::replace(&mut self.broker_link, online);
-                if back && self.attempt.is_none() && self.live.is_none() {
-                    self.call_the_farm(now);
+                let was_online = std::mem::replace(&mut self.broker_link, online);
+                if online && !was_online {
+                    // An offer without answer was lost with the former link.
+                    let lost = self.drop_unanswered_offer();
+                    if lost || (self.attempt.is_none() && self.live.is_none()) {
+                        self.call_the_farm(now);
+                    }
                 }
             }
             Event::Presence { boot, epoch, online } => self.presence(boot, epoch, online, now),
@@ -150,6 +154,12 @@ impl Session {
             Event::Lost(epoch) => self.lost(epoch, Failure::NetworkTimeout, now),
             Event::Goodbye(epoch, reason) => self.goodbye(epoch, reason, now),
             Event::Network(change) => self.network(change, now),
+            Event::PathBack => {
+                if self.started && self.live.is_none() {
+                    self.failed = 0;
+                    self.start_over(now);
+                }
+            }
             Event::Attention { watched } => self.attention(watched, now),
         }
         self.advance(now);
@@ -299,6 +309,15 @@ impl Session {
         self.fail(failure, now);
     }
 
+    /// Gives up an attempt whose offer was not answered yet: whether there was one.
+    fn drop_unanswered_offer(&mut self) -> bool {
+        let dropped = self.attempt.take_if(|attempt| attempt.stage == Stage::Offered);
+        if let Some(attempt) = dropped {
+            self.actions.push_back(Action::Close(attempt.epoch, GoodbyeReason::Superseded));
+        }
+        dropped.is_some()
+    }
+
     /// Forgets the attempt under way and starts another at once.
     fn start_over(&mut self, now: Instant) {
         if let Some(attempt) = self.attempt.take() {
@@ -399,7 +418,8 @@ impl Session {
                 }
             }
             (true, None) if restarted || moved || known.is_none_or(|k| !k.online) => {
-                let stale = self.attempt.is_some_and(|a| a.stage == Stage::Offered) && restarted;
+                // An offer to the former run or address may never have arrived.
+                let stale = self.attempt.is_some_and(|a| a.stage == Stage::Offered) && (restarted || moved);
                 if self.attempt.is_none() || stale {
                     self.failed = 0;
                     self.start_over(now);

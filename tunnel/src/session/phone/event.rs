@@ -54,6 +54,8 @@ pub enum Event {
     Goodbye(Epoch, GoodbyeReason),
     /// Our own network went, or came, or changed its address.
     Network(Network),
+    /// The path to the broker was gone and is there again.
+    PathBack,
     /// Somebody looks, or looks away.
     Attention {
         /// Somebody looks.

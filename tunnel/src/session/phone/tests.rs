@@ -48,6 +48,60 @@ fn a_lost_carrier_is_replaced_at_once() {
     );
 }
 
+/// A session without a carrier whose offer is on its way, and the offer's epoch.
+fn offered(now: Instant) -> (Session, Epoch) {
+    let (mut session, epoch) = live(now);
+    session.handle(Event::Lost(epoch), now);
+    let later = session.poll_timeout().map_or(now, |(at, _)| at.min(now + Duration::from_millis(50)));
+    session.handle_timeout(later);
+    let offer = newest_offer(&mut session).expect("an offer");
+    (session, offer)
+}
+
+fn newest_offer(session: &mut Session) -> Option<Epoch> {
+    let offer = |action| match action {
+        Action::Offer { epoch, .. } => Some(epoch),
+        _ => None,
+    };
+    drain(session).into_iter().filter_map(offer).next_back()
+}
+
+#[test]
+fn nothing_is_offered_without_the_broker_and_everything_anew_when_it_is_back() {
+    let now = Instant::now();
+    let (mut session, first) = offered(now);
+    session.handle(Event::BrokerLink(false), now);
+    session.handle_timeout(now + ANSWER_DEADLINE);
+    session.handle_timeout(now + ANSWER_DEADLINE + recovery::RECHECK);
+    assert_eq!(newest_offer(&mut session), None, "an offer that nobody can carry");
+    let back = now + Duration::from_secs(30);
+    session.handle(Event::BrokerLink(true), back);
+    assert!(newest_offer(&mut session).is_some_and(|epoch| epoch > first));
+    // An offer that was on its way when the link broke is lost with it.
+    let (mut session, first) = offered(now);
+    session.handle(Event::BrokerLink(false), now);
+    session.handle(Event::BrokerLink(true), now + Duration::from_millis(100));
+    assert!(newest_offer(&mut session).is_some_and(|epoch| epoch > first));
+}
+
+#[test]
+fn an_offer_that_may_have_been_lost_is_made_again_at_once() {
+    let now = Instant::now();
+    let later = now + Duration::from_secs(1);
+    // The farm had another address when it was made.
+    let (mut session, first) = offered(now);
+    session.handle(present(BOOT, Epoch::of_start(5).next()), later);
+    assert!(newest_offer(&mut session).is_some_and(|epoch| epoch > first));
+    // Our own path was gone.
+    let (mut session, first) = offered(now);
+    session.handle(Event::PathBack, later);
+    assert!(newest_offer(&mut session).is_some_and(|epoch| epoch > first));
+    // The same news change nothing for a session that works.
+    let (mut session, epoch) = live(now);
+    session.handle(Event::PathBack, later);
+    assert_eq!((newest_offer(&mut session), session.live()), (None, Some(epoch)));
+}
+
 #[test]
 fn an_address_change_makes_before_it_breaks() {
     let now = Instant::now();
