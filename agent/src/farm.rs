@@ -310,13 +310,14 @@ impl Farm {
             }
             Told::Verdict(Verdict::Changed(witness)) => {
                 tracing::info!(witness = witness.name(), "the address changed");
-                self.broker.event(link::Event::NetworkChanged(link::NetworkChange::AddressChanged));
+                // The epoch first: a connection that is made anew says it at once.
                 self.new_epoch();
+                self.broker.event(link::Event::NetworkChanged(link::NetworkChange::AddressChanged));
             }
             Told::Verdict(Verdict::Online) => {
                 tracing::info!("the network is back");
-                self.broker.event(link::Event::NetworkChanged(link::NetworkChange::Up));
                 self.new_epoch();
+                self.broker.event(link::Event::NetworkChanged(link::NetworkChange::Up));
             }
             Told::Verdict(Verdict::Offline) => {
                 tracing::info!("the network is gone");
@@ -324,6 +325,15 @@ impl Farm {
                 self.suspect_carriers();
             }
             Told::Verdict(Verdict::ProbeLost) => self.broker.event(link::Event::ProbeLost),
+            Told::Verdict(Verdict::PathBack) => {
+                tracing::info!("the path to the broker is back");
+                // Offers of phones without a carrier may have been lost with it;
+                // the others need not hear of it.
+                if self.lifecycle.snapshot().iter().any(|session| session.live.is_none()) {
+                    self.new_epoch();
+                }
+                self.broker.event(link::Event::PathBack);
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -181,6 +182,17 @@ impl Client {
         self.store()
     }
 
+    /// The address at which a farm's broker was last reached, for a start
+    /// without DNS.
+    pub(crate) fn broker_address(&self, farm: &FarmId) -> Option<SocketAddr> {
+        fs::read_to_string(self.directory.join(address_file(farm))).ok()?.trim().parse().ok()
+    }
+
+    /// Keeps it. Several programs may do so at once: the last one wins.
+    pub(crate) fn remember_broker_address(&self, farm: &FarmId, address: SocketAddr) -> io::Result<()> {
+        replace(&self.directory, &address_file(farm), address.to_string().as_bytes())
+    }
+
     fn store(&self) -> Result<(), ClientError> {
         let farms = self.farms();
         let stored = Stored {
@@ -200,6 +212,10 @@ impl Client {
             || -> io::Result<()> { replace(&self.directory, FILE, &serde_json::to_vec_pretty(&stored)?) };
         write().map_err(|source| ClientError::Io { path, source })
     }
+}
+
+fn address_file(farm: &FarmId) -> String {
+    format!("broker-of-{farm}.address")
 }
 
 fn read(path: &Path, bytes: &[u8]) -> Result<(DeviceKey, Vec<FarmRecord>), ClientError> {
@@ -265,6 +281,19 @@ mod tests {
         assert_eq!(again.find(&id[..6]).unwrap().name, "North field");
         assert!(matches!(again.find("West"), Err(ClientError::NoSuchFarm(_))));
         assert!(matches!(again.find(""), Err(ClientError::NoSuchFarm(_))));
+    }
+
+    #[test]
+    fn the_brokers_address_is_a_hint_that_may_be_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let client = Client::open(dir.path()).unwrap();
+        let id = farm(1, "").id();
+        assert_eq!(client.broker_address(&id), None);
+        let address = "192.0.2.10:8443".parse().unwrap();
+        client.remember_broker_address(&id, address).unwrap();
+        assert_eq!(Client::open(dir.path()).unwrap().broker_address(&id), Some(address));
+        fs::write(dir.path().join(address_file(&id)), "nonsense").unwrap();
+        assert_eq!(client.broker_address(&id), None);
     }
 
     #[test]

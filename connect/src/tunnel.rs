@@ -74,7 +74,7 @@ impl Tunnel {
             .map_err(|_| TunnelError::NoRandomness)?;
         let boot = BootId::from_bytes(boot);
         let seed = u64::from_be_bytes(seed);
-        let dialer = Dialer::new(farm.broker.clone(), trust, None);
+        let dialer = Dialer::new(farm.broker.clone(), trust, client.broker_address(&farm.id()));
         let identity = Identity {
             key: client.key(),
             role: farm_protocol::broker::Role::Phone,
@@ -99,6 +99,7 @@ impl Tunnel {
         let pairing = pairing::Pairing::new();
         let worker = worker::Worker::new(worker::Setup {
             farm: farm.clone(),
+            client: client.clone(),
             key: client.key(),
             phone: client.id(),
             slot,

@@ -1,5 +1,6 @@
 //! The shell around [`crate::ip_change`]: netlink, and STUN probes to the broker.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -23,6 +24,10 @@ const QUEUE: usize = 32;
 /// Addresses that one carrier binds to. A device has one or two networks with
 /// a few IPv6 addresses each; every pair costs connectivity checks.
 const MAX_ADDRESSES: usize = 8;
+
+/// Probes that may be answered: a slow path answers one long after the next
+/// was sent (eight quick ones: 2 s).
+const ANSWERABLE: usize = 8;
 
 /// A running watch. It ends when this is dropped.
 pub struct AddressWatch {
@@ -74,7 +79,7 @@ impl AddressWatch {
         self.command(Command::Echo(address));
     }
 
-    /// Something makes the address suspect: probe now.
+    /// Something makes the path suspect: probe until that is answered.
     pub fn suspect(&self) {
         self.command(Command::Suspect);
     }
@@ -107,6 +112,14 @@ pub fn carrier_addresses(configured: &[IpAddr], broker: Option<IpAddr>) -> Vec<S
     addresses.into_iter().map(with_port).collect()
 }
 
+/// Whether an interface has this address now; yes where that can't be told.
+pub(crate) fn is_ours(address: IpAddr) -> bool {
+    match nix::ifaddrs::getifaddrs() {
+        Ok(mut interfaces) => interfaces.any(|i| i.address.as_ref().and_then(ip_of) == Some(address)),
+        Err(_) => true,
+    }
+}
+
 fn ip_of(address: &nix::sys::socket::SockaddrStorage) -> Option<IpAddr> {
     let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
     v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
@@ -115,7 +128,8 @@ fn ip_of(address: &nix::sys::socket::SockaddrStorage) -> Option<IpAddr> {
 struct Prober {
     socket: Async<std::net::UdpSocket>,
     target: SocketAddr,
-    transaction: stun::TransactionId,
+    /// Of the newest probes.
+    transactions: VecDeque<stun::TransactionId>,
 }
 
 struct Runner {
@@ -218,7 +232,7 @@ impl Runner {
                     return;
                 }
                 self.prober = target.and_then(|target| match bind(target) {
-                    Ok(socket) => Some(Prober { socket, target, transaction: [0; 12] }),
+                    Ok(socket) => Some(Prober { socket, target, transactions: VecDeque::new() }),
                     Err(error) => {
                         tracing::warn!(%error, "no socket for STUN probes: a change of the public address is noticed later");
                         None
@@ -252,7 +266,8 @@ impl Runner {
         if self.random.fill(&mut transaction).is_err() {
             return;
         }
-        prober.transaction = transaction;
+        prober.transactions.truncate(ANSWERABLE - 1);
+        prober.transactions.push_front(transaction);
         // Unsent is unanswered: the detector repeats it.
         let _ = prober.socket.get_ref().send_to(&stun::binding_request(&transaction), prober.target);
     }
@@ -265,13 +280,14 @@ fn bind(target: SocketAddr) -> io::Result<Async<std::net::UdpSocket>> {
     Async::<std::net::UdpSocket>::bind((any, 0))
 }
 
-/// The mapped address from the answer to the newest probe; other packets are dropped.
+/// The mapped address from the answer to a recent probe; other packets are dropped.
 async fn answer(prober: &Prober) -> SocketAddr {
     let mut packet = [0; stun::MAX_PACKET];
     loop {
         match prober.socket.recv_from(&mut packet).await {
             Ok((length, from)) if from == prober.target => {
-                if let Some(address) = stun::mapped_address(&packet[..length], &prober.transaction) {
+                let of = |transaction| stun::mapped_address(&packet[..length], transaction);
+                if let Some(address) = prober.transactions.iter().find_map(of) {
                     return address;
                 }
             }

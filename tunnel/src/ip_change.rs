@@ -32,6 +32,26 @@ pub const PROBE_REPEAT: Duration = Duration::from_millis(700);
 /// round sets it right 20 s later.
 pub const PROBE_TRIES: u32 = 5;
 
+/// Between repeats of a probe while the path is suspect: somebody waits for it
+/// to come back, and on average half of this is lost before that is seen.
+pub const SUSPECT_REPEAT: Duration = Duration::from_millis(250);
+
+/// Unanswered probes of a suspect path that count as lost: above the round
+/// trip of a slow LTE link, as [`PROBE_REPEAT`].
+pub const SUSPECT_TRIES: u32 = 3;
+
+/// Quick repeats of one suspicion: 60 s. A hand-over, a tunnel under a hill or
+/// a rebooting router are over by then.
+pub const SUSPECT_QUICK: u32 = 240;
+
+/// Between further repeats, until [`SUSPECT_AT_MOST`].
+pub const SUSPECT_SLOW_REPEAT: Duration = Duration::from_secs(1);
+
+/// Repeats of one suspicion, 300 s in all: as long as a session is kept. Over
+/// a path that is gone they cost nothing; where only the answers are lost,
+/// 50 KB.
+pub const SUSPECT_AT_MOST: u32 = SUSPECT_QUICK + 240;
+
 /// How a change was noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Witness {
@@ -65,6 +85,9 @@ pub enum Verdict {
     Online,
     /// Probes go unanswered: the path to the broker, or its UDP port, is gone.
     ProbeLost,
+    /// Probes that were lost are answered again. What was sent meanwhile over
+    /// TCP may lie in its timers for as long as the path was away.
+    PathBack,
 }
 
 /// What happened.
@@ -80,7 +103,8 @@ pub enum Event {
     ProbeAnswered(SocketAddr),
     /// The address that the broker saw on a new connection.
     BrokerEcho(IpAddr),
-    /// Something else makes the address suspect (pings unanswered): probe now.
+    /// Something else makes the path suspect (pings unanswered): probe now, and
+    /// quickly until one is answered.
     Suspect,
 }
 
@@ -114,7 +138,7 @@ struct Burst {
 enum Prober {
     Off,
     Waiting { next: Instant },
-    Asked { tries: u32, repeat: Instant },
+    Asked { tries: u32, repeat: Instant, suspect: bool },
 }
 
 /// The detector.
@@ -175,13 +199,17 @@ impl Detector {
             Event::ProbeAnswered(address) => self.answered(address, now),
             Event::BrokerEcho(address) => {
                 let former = self.echo.replace(address);
-                if former.is_some_and(|former| former != address) {
+                // What a probe has shown already is no news.
+                let told = self.reflexive.is_some_and(|reflexive| reflexive.ip() == address);
+                if !told && former.is_some_and(|former| former != address) {
                     self.changed(Witness::BrokerEcho);
                 }
             }
             Event::Suspect => {
-                if matches!(self.prober, Prober::Waiting { .. }) {
-                    self.probe(now);
+                // One that is under way goes on; the next suspicion renews it.
+                if !matches!(self.prober, Prober::Off | Prober::Asked { suspect: true, .. }) {
+                    self.prober = Prober::Asked { tries: 1, repeat: now + SUSPECT_REPEAT, suspect: true };
+                    self.actions.push_back(Action::Probe);
                 }
             }
         }
@@ -252,6 +280,7 @@ impl Detector {
         // What the probe knew belongs to the former address: the next answer
         // is the new truth, not one more change.
         self.reflexive = None;
+        self.echo = None;
         if self.prober != Prober::Off && !self.addresses.is_empty() {
             self.probe(now);
         }
@@ -262,22 +291,27 @@ impl Detector {
     }
 
     fn probe(&mut self, now: Instant) {
-        self.prober = Prober::Asked { tries: 1, repeat: now + PROBE_REPEAT };
+        self.prober = Prober::Asked { tries: 1, repeat: now + PROBE_REPEAT, suspect: false };
         self.actions.push_back(Action::Probe);
     }
 
     fn repeat(&mut self, now: Instant) {
-        let Prober::Asked { tries, .. } = self.prober else {
+        let Prober::Asked { tries, suspect, .. } = self.prober else {
             return;
         };
-        if tries < PROBE_TRIES {
-            self.prober = Prober::Asked { tries: tries + 1, repeat: now + PROBE_REPEAT };
-            self.actions.push_back(Action::Probe);
-            return;
-        }
-        self.prober = Prober::Waiting { next: now + PROBE_INTERVAL };
-        if !std::mem::replace(&mut self.lost_told, true) {
+        let (lost, at_most, next) = match suspect {
+            false => (PROBE_TRIES, PROBE_TRIES, PROBE_REPEAT),
+            true if tries < SUSPECT_QUICK => (SUSPECT_TRIES, SUSPECT_AT_MOST, SUSPECT_REPEAT),
+            true => (SUSPECT_TRIES, SUSPECT_AT_MOST, SUSPECT_SLOW_REPEAT),
+        };
+        if tries >= lost && !std::mem::replace(&mut self.lost_told, true) {
             self.actions.push_back(Action::Verdict(Verdict::ProbeLost));
+        }
+        if tries < at_most {
+            self.prober = Prober::Asked { tries: tries + 1, repeat: now + next, suspect };
+            self.actions.push_back(Action::Probe);
+        } else {
+            self.prober = Prober::Waiting { next: now + PROBE_INTERVAL };
         }
     }
 
@@ -286,10 +320,13 @@ impl Detector {
             return;
         }
         self.prober = Prober::Waiting { next: now + PROBE_INTERVAL };
-        self.lost_told = false;
+        let back = std::mem::take(&mut self.lost_told);
         let former = self.reflexive.replace(address);
         if former.is_some_and(|former| former != address) {
             self.changed(Witness::Probe);
+        }
+        if back {
+            self.actions.push_back(Action::Verdict(Verdict::PathBack));
         }
     }
 }
@@ -397,6 +434,44 @@ mod tests {
         detector.handle(Event::Suspect, now);
         detector.handle(Event::ProbeAnswered("203.0.113.9:4000".parse().unwrap()), now);
         assert_eq!(drain(&mut detector), [Action::Probe, Action::Verdict(Verdict::Changed(Witness::Probe))]);
+        detector.handle(Event::BrokerEcho("203.0.113.9".parse().unwrap()), now);
+        assert_eq!(drain(&mut detector), [], "the same change, seen by another witness");
+    }
+
+    #[test]
+    fn a_suspect_path_is_probed_until_it_is_back() {
+        let mut now = Instant::now();
+        let mut detector = Detector::new([HOME]);
+        let seen: SocketAddr = "198.51.100.7:4000".parse().unwrap();
+        detector.handle(Event::ProbeTarget(true), now);
+        detector.handle(Event::ProbeAnswered(seen), now);
+        pass(&mut detector, &mut now, Duration::from_secs(3));
+        drain(&mut detector);
+        // Whenever it comes back within a minute, the next probe is near.
+        detector.handle(Event::Suspect, now);
+        detector.handle(Event::Suspect, now);
+        assert_eq!(drain(&mut detector), [Action::Probe], "one at a time");
+        pass(&mut detector, &mut now, SUSPECT_REPEAT * SUSPECT_TRIES);
+        assert!(drain(&mut detector).contains(&Action::Verdict(Verdict::ProbeLost)));
+        pass(&mut detector, &mut now, Duration::from_secs(50));
+        let (next, due) = detector.poll_timeout().unwrap();
+        assert!(due == Due::ProbeRepeat && next <= now + SUSPECT_REPEAT, "{due:?}");
+        let sent = drain(&mut detector);
+        assert!(sent.iter().all(|action| *action == Action::Probe), "told once: {sent:?}");
+        detector.handle(Event::ProbeAnswered(seen), now);
+        assert_eq!(drain(&mut detector), [Action::Verdict(Verdict::PathBack)]);
+        assert_eq!(detector.poll_timeout(), Some((now + PROBE_INTERVAL, Due::Probe)), "calm again");
+        // A suspicion that was wrong costs one probe.
+        detector.handle(Event::Suspect, now);
+        detector.handle(Event::ProbeAnswered(seen), now);
+        assert_eq!(drain(&mut detector), [Action::Probe]);
+        // One that is never answered ends.
+        detector.handle(Event::Suspect, now);
+        pass(&mut detector, &mut now, Duration::from_secs(301));
+        let probes = drain(&mut detector).len();
+        assert!(probes <= SUSPECT_AT_MOST as usize + 2, "{probes}");
+        pass(&mut detector, &mut now, Duration::from_secs(300));
+        assert!(drain(&mut detector).len() < 100);
     }
 
     #[test]

@@ -148,6 +148,7 @@ impl Link {
                     self.heartbeat.want(Cause::ProbeLost, now);
                 }
             }
+            Event::PathBack => self.path_back(now),
         }
         self.advance(now);
     }
@@ -290,6 +291,23 @@ impl Link {
                 }
             }
             State::Online => self.heartbeat.want(cause, now),
+        }
+    }
+
+    /// The way to the broker was gone and is there again. TCP does not know:
+    /// what it holds is sent when its timer says so, which may be as long
+    /// again as the gap was. A new connection carries data at once.
+    fn path_back(&mut self, now: Instant) {
+        self.probe_lost = false;
+        let stuck = self.state == State::Online && self.heartbeat.is_waiting_for_long(now);
+        if stuck {
+            self.backoff.reset();
+            self.lose(Reason::NetworkChanged, now);
+        }
+        // An attempt that has only just begun was made on the new path.
+        let fresh = self.socket.is_some() && self.last_connect.is_some_and(|at| now < at + CONNECT_DEBOUNCE);
+        if self.state == State::Online || !fresh {
+            self.on_change(Cause::NetworkChanged, now);
         }
     }
 

@@ -222,6 +222,10 @@ impl Farm {
             && runtime.carriers.remove(&id.epoch).is_some()
         {
             self.counters.add(Count::CarriersLost);
+            if let Some(watch) = &self.watch {
+                // Perhaps it is our path that is lost, or another one by now.
+                watch.suspect();
+            }
             tracing::info!(session = %id.session, epoch = %id.epoch, why, "carrier lost");
         }
         self.lifecycle.handle(Event::Lost(id.session, id.epoch), Instant::now());

@@ -12,7 +12,7 @@ use farm_tunnel::address_watch::carrier_addresses;
 use farm_tunnel::carrier::{self, Carrier, CarrierId, Note};
 use farm_tunnel::peer::{Peer, PeerConfig, PeerError, PeerEvent};
 use farm_tunnel::progress::Beat;
-use farm_tunnel::session::phone::{Action, Event};
+use farm_tunnel::session::phone::{Action, Event, State};
 
 use super::worker::Worker;
 
@@ -60,6 +60,11 @@ impl Worker {
                 Action::Changed => {
                     let shown = self.session.snapshot();
                     self.pairing.session(shown.state);
+                    if let Some(watch) = self.watch.as_ref().filter(|_| shown.state != State::Live) {
+                        // Perhaps it is our path that is lost: who waits for the
+                        // farm must know at once when it is back.
+                        watch.suspect();
+                    }
                     tracing::info!(
                         state = shown.state.name(),
                         failure = shown.failure.map(|f| f.name()),

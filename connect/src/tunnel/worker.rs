@@ -27,7 +27,7 @@ use ring::rand::SystemRandom;
 use super::Command;
 use super::carriers::{Built, Slot};
 use super::pairing::Pairing;
-use crate::client::FarmRecord;
+use crate::client::{Client, FarmRecord};
 use crate::slot::HeldSlot;
 use crate::status::Status;
 
@@ -43,6 +43,7 @@ type Queue<T> = (async_channel::Sender<T>, async_channel::Receiver<T>);
 
 pub(super) struct Setup {
     pub(super) farm: FarmRecord,
+    pub(super) client: Client,
     pub(super) key: Arc<DeviceKey>,
     pub(super) phone: PhoneId,
     pub(super) slot: HeldSlot,
@@ -57,6 +58,7 @@ pub(super) struct Setup {
 
 pub(super) struct Worker {
     pub(super) farm: FarmRecord,
+    client: Client,
     pub(super) id: FarmId,
     pub(super) key: Arc<DeviceKey>,
     pub(super) session_id: SessionId,
@@ -69,6 +71,7 @@ pub(super) struct Worker {
     pub(super) session: Session,
     pub(super) carriers: BTreeMap<Epoch, Slot>,
     pub(super) carriers_attached: u64,
+    pub(super) watch: Option<AddressWatch>,
     watchers: Arc<AtomicUsize>,
     pub(super) pairing: Pairing,
     pub(super) watched: bool,
@@ -104,6 +107,7 @@ impl Worker {
         Self {
             id: setup.farm.id(),
             farm: setup.farm,
+            client: setup.client,
             key: setup.key,
             session_id: SessionId { phone: setup.phone, slot: setup.slot.slot() },
             slot: setup.slot,
@@ -115,6 +119,7 @@ impl Worker {
             session: Session::new(start, setup.seed, now),
             carriers: BTreeMap::new(),
             carriers_attached: 0,
+            watch: None,
             watchers: setup.watchers,
             pairing: setup.pairing,
             watched: true,
@@ -134,6 +139,7 @@ impl Worker {
         attention: async_channel::Receiver<()>,
     ) {
         let (watch, told) = watch.unzip();
+        self.watch = watch;
         let (notes, built) = (self.notes.1.clone(), self.built.1.clone());
         self.session.handle(Event::Start, Instant::now());
         loop {
@@ -170,7 +176,7 @@ impl Worker {
             let step = or(or(or(command, attention), or(broker, told)), or(or(note, built), timer)).await;
             let now = Instant::now();
             match step {
-                Step::Broker(event) => self.broker_event(event, watch.as_ref(), now),
+                Step::Broker(event) => self.broker_event(event, now),
                 Step::Told(told) => self.address(told, now),
                 Step::Note(carrier, note) => self.note(carrier, note, now),
                 Step::Built(built) => self.built(built, now),
@@ -188,7 +194,7 @@ impl Worker {
         }
     }
 
-    fn broker_event(&mut self, event: BrokerEvent, watch: Option<&AddressWatch>, now: Instant) {
+    fn broker_event(&mut self, event: BrokerEvent, now: Instant) {
         match event {
             BrokerEvent::State(state) => {
                 tracing::debug!(state = state.name(), "broker link");
@@ -198,13 +204,14 @@ impl Worker {
             }
             BrokerEvent::Online(welcome) => {
                 self.broker.send(ToBroker::Watch(Watch { farms: vec![self.id] }));
-                if let Some(watch) = watch {
+                if let Some(watch) = &self.watch {
                     watch.probe_target(self.dialer.stun_address(&welcome));
                     if let Ok(observed) = welcome.observed.parse::<SocketAddr>() {
                         watch.broker_echo(observed.ip());
                     }
                 }
                 self.welcome = Some(welcome);
+                self.remember_broker_address();
                 self.session.handle(Event::BrokerLink(true), now);
             }
             BrokerEvent::StaleEpoch(newest) => match self.slot.jump_past(newest) {
@@ -216,6 +223,20 @@ impl Worker {
             },
             BrokerEvent::Message(message) => self.broker_message(message, now),
         }
+    }
+
+    /// For a start without DNS.
+    fn remember_broker_address(&self) {
+        let Some(address) = self.dialer.remembered() else { return };
+        let (client, farm) = (self.client.clone(), self.id);
+        let keep = move || {
+            if client.broker_address(&farm) != Some(address)
+                && let Err(error) = client.remember_broker_address(&farm, address)
+            {
+                tracing::warn!(%error, "the broker's address could not be kept");
+            }
+        };
+        smol::unblock(keep).detach();
     }
 
     fn broker_message(&mut self, message: FromBroker, now: Instant) {
@@ -258,6 +279,11 @@ impl Worker {
         let (network, change) = match told {
             Told::ProbeAnswered(_) => return self.broker.event(link::Event::ProbeAnswered),
             Told::Verdict(Verdict::ProbeLost) => return self.broker.event(link::Event::ProbeLost),
+            Told::Verdict(Verdict::PathBack) => {
+                tracing::info!("the path to the broker is back");
+                self.broker.event(link::Event::PathBack);
+                return self.session.handle(Event::PathBack, now);
+            }
             Told::Verdict(Verdict::Changed(_)) => (Network::Changed, link::NetworkChange::AddressChanged),
             Told::Verdict(Verdict::Online) => (Network::Up, link::NetworkChange::Up),
             Told::Verdict(Verdict::Offline) => (Network::Down, link::NetworkChange::Down),

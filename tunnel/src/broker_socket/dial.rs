@@ -1,7 +1,8 @@
 //! From a broker's address to an open WebSocket: DNS, TCP, TLS, HTTP upgrade.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::client::IntoClientRequest;
@@ -24,6 +25,11 @@ const MAX_ADDRESSES: usize = 6;
 /// Plain or TLS, as one type.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+/// How long a resolver may take before the address that worked last is tried
+/// beside it. One that is unreachable takes 10 s to say so, longer than a
+/// whole attempt may; a cold cache on a slow link takes some 100 ms.
+const RESOLVE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// An open WebSocket to a broker.
 pub(super) type Socket = WebSocketStream<Box<dyn Stream>>;
@@ -57,12 +63,13 @@ pub struct Dialer {
     broker: BrokerAddress,
     trust: Trust,
     remembered: Arc<Mutex<Option<SocketAddr>>>,
+    local: Arc<Mutex<Option<IpAddr>>>,
 }
 
 impl Dialer {
     /// `remembered` is the address that worked last, from the device's store.
     pub fn new(broker: BrokerAddress, trust: Trust, remembered: Option<SocketAddr>) -> Self {
-        Self { broker, trust, remembered: Arc::new(Mutex::new(remembered)) }
+        Self { broker, trust, remembered: Arc::new(Mutex::new(remembered)), local: Arc::default() }
     }
 
     /// The broker.
@@ -73,6 +80,11 @@ impl Dialer {
     /// The address that worked last, to be stored.
     pub fn remembered(&self) -> Option<SocketAddr> {
         *self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The address of ours that the newest connection is bound to.
+    pub(super) fn local(&self) -> Option<IpAddr> {
+        *self.local.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where the broker that let us in answers STUN, if it does: for probes.
@@ -118,22 +130,40 @@ impl Dialer {
         Ok(socket)
     }
 
+    /// By the broker's name; where the resolver keeps us waiting or has
+    /// nothing, by the address that worked last.
     async fn connect(&self) -> Result<TcpStream, DialError> {
-        let mut addresses = match smol::net::resolve((self.broker.host.as_str(), self.broker.port)).await {
-            Ok(addresses) => addresses,
-            Err(source) => match self.remembered() {
-                Some(address) => vec![address],
-                None => {
-                    return Err(DialError::Dns { host: self.broker.host.clone(), source });
-                }
-            },
+        let by_name = async {
+            let name = (self.broker.host.as_str(), self.broker.port);
+            match smol::net::resolve(name).await {
+                Ok(addresses) => self.connect_any(&addresses).await,
+                Err(source) => match self.remembered() {
+                    Some(address) => self.connect_any(&[address]).await,
+                    None => Err(DialError::Dns { host: self.broker.host.clone(), source }),
+                },
+            }
         };
-        addresses.truncate(MAX_ADDRESSES);
+        let by_memory = async {
+            if let Some(address) = self.remembered() {
+                smol::Timer::after(RESOLVE_PATIENCE).await;
+                if let Ok(stream) = self.connect_any(&[address]).await {
+                    return Ok(stream);
+                }
+            }
+            // The name decides: the broker may have moved.
+            std::future::pending().await
+        };
+        smol::future::or(by_name, by_memory).await
+    }
+
+    async fn connect_any(&self, addresses: &[SocketAddr]) -> Result<TcpStream, DialError> {
         let mut last = std::io::Error::other("the name has no address");
-        for address in addresses {
+        for address in addresses.iter().take(MAX_ADDRESSES) {
             match TcpStream::connect(address).await {
                 Ok(stream) => {
-                    *self.remembered.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
+                    *self.remembered.lock().unwrap_or_else(PoisonError::into_inner) = Some(*address);
+                    *self.local.lock().unwrap_or_else(PoisonError::into_inner) =
+                        stream.local_addr().ok().map(|local| local.ip());
                     return Ok(stream);
                 }
                 Err(e) => last = e,

@@ -12,6 +12,7 @@ use farm_protocol::keys::DeviceKey;
 
 use super::conversation::{Report, Speaker, converse};
 use super::dial::Dialer;
+use crate::address_watch::is_ours;
 use crate::link::{Action, Event, Link, Snapshot, SocketEvent, SocketId, State};
 use crate::progress::Beat;
 
@@ -192,7 +193,12 @@ impl Runner {
 
     fn command(&mut self, command: Command, now: Instant) {
         match command {
-            Command::Link(event) => self.link.handle(event, now),
+            Command::Link(event) => {
+                if matches!(event, Event::NetworkChanged(_)) {
+                    self.drop_stranded(now);
+                }
+                self.link.handle(event, now);
+            }
             Command::Epoch(epoch) => {
                 self.epoch = epoch;
                 self.link.handle(Event::AddressChanged, now);
@@ -204,6 +210,16 @@ impl Runner {
                     tracing::debug!("a message for the broker was dropped: the link is not online");
                 }
             }
+        }
+    }
+
+    /// A connection whose own address is gone can carry nothing any more; TCP
+    /// would take its time to find out.
+    fn drop_stranded(&mut self, now: Instant) {
+        let stranded = self.dialer.local().is_some_and(|local| !is_ours(local));
+        if let Some((socket, _)) = self.current.as_ref().filter(|_| stranded && self.link.is_online()) {
+            let closed = SocketEvent::Closed("its local address is gone".to_owned());
+            self.link.handle(Event::Socket(*socket, closed), now);
         }
     }
 

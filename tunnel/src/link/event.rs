@@ -39,6 +39,8 @@ pub enum Event {
     ProbeAnswered,
     /// A STUN probe and its repeats stayed without answer.
     ProbeLost,
+    /// Probes that had been lost are answered again.
+    PathBack,
 }
 
 /// What happened to our own network.

@@ -169,6 +169,11 @@ impl Heartbeat {
         unanswered.into_iter().fold(due, |soonest, other| if other.0 <= soonest.0 { other } else { soonest })
     }
 
+    /// Whether a heartbeat waits for an answer longer than a working path needs.
+    pub(super) fn is_waiting_for_long(&self, now: Instant) -> bool {
+        self.unanswered.front().is_some_and(|sent| now >= sent.sent_at + SHORTEST_PROBE)
+    }
+
     fn first_to_fail(&self) -> Option<&Unanswered> {
         self.unanswered.iter().min_by_key(|sent| sent.deadline)
     }

@@ -376,3 +376,33 @@ fn stopping_says_goodbye_and_is_final_until_started() {
     bench.timeout(CONNECT_DEBOUNCE);
     assert_eq!(bench.link.state().state.name(), "connecting");
 }
+
+#[test]
+fn a_path_that_is_back_gets_a_new_connection_at_once() {
+    let mut bench = Bench::new();
+    bench.online(ms(80));
+    // TCP's own timers have grown with the gap: what waits there is not waited for.
+    bench.now += Duration::from_secs(2);
+    bench.event(Event::ProbeLost);
+    bench.wait(ms(1_500));
+    assert!(bench.link.is_online());
+    bench.event(Event::PathBack);
+    let (reason, waited, actions) = bench.timeout(FIRST_RETRY_WITHIN);
+    assert!(matches!(actions[..], [Action::Connect(_)]), "{reason:?} {waited:?} {actions:?}");
+    // A connection attempt of the new path is left alone, one of the old is not.
+    assert_eq!(bench.event(Event::PathBack), []);
+    bench.now += CONNECT_DEBOUNCE;
+    let actions = bench.event(Event::PathBack);
+    assert!(matches!(actions.first(), Some(Action::Close { .. })), "{actions:?}");
+}
+
+#[test]
+fn a_connection_that_answers_outlives_a_lost_path_to_its_stun_port() {
+    let mut bench = Bench::new();
+    bench.online(ms(80));
+    bench.now += Duration::from_secs(3);
+    bench.event(Event::ProbeLost);
+    bench.answer();
+    bench.event(Event::PathBack);
+    assert!(bench.link.is_online());
+}
