@@ -239,6 +239,9 @@ impl Farm {
             }
             // A farm asks for nothing that has these answers.
             BrokerEvent::Message(message) => tracing::debug!(?message, "from the broker"),
+            BrokerEvent::Superseded => {
+                tracing::error!("another agent uses this farm's key: is a copy of this card in use?");
+            }
             BrokerEvent::StaleEpoch(newest) => match self.state.jump_past(newest).await {
                 Ok(epoch) => {
                     tracing::warn!("the broker knows a newer start of this farm: counting on from there");

@@ -84,7 +84,7 @@ impl Tunnel {
             enrollment_token: None,
         };
         let (broker, broker_events) =
-            BrokerSocket::start(dialer.clone(), identity, slot.start(), seed, Beat::unwatched());
+            BrokerSocket::start(dialer.clone(), identity.clone(), slot.start(), seed, Beat::unwatched());
         let watch = match AddressWatch::start(Beat::unwatched()) {
             Ok(watch) => Some(watch),
             Err(error) => {
@@ -103,7 +103,7 @@ impl Tunnel {
             key: client.key(),
             phone: client.id(),
             slot,
-            boot,
+            identity,
             seed,
             dialer,
             broker,

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use farm_protocol::control::{GoodbyeReason, Hello};
 use farm_protocol::epoch::Epoch;
-use farm_protocol::id::BootId;
+use farm_protocol::id::{BootId, SessionId};
 use farm_protocol::keys::Nonce;
 use farm_protocol::signal::{Content, PeerSignal};
 use farm_tunnel::address_watch::carrier_addresses;
@@ -26,6 +26,7 @@ pub(super) enum Slot {
 
 /// An offer is ready, or could not be made.
 pub(super) struct Built {
+    session: SessionId,
     epoch: Epoch,
     farm_boot: BootId,
     result: Result<(Peer, async_channel::Receiver<PeerEvent>, String), PeerError>,
@@ -92,18 +93,18 @@ impl Worker {
             watched: false,
             ..PeerConfig::default()
         };
-        let built = self.built.0.clone();
+        let (built, session) = (self.built.0.clone(), self.session_id);
         farm_tunnel::executor::spawn(async move {
             let result = Peer::offer(config).await;
             // The tunnel has stopped: the peer is dropped and so closed.
-            let _ = built.send(Built { epoch, farm_boot, result }).await;
+            let _ = built.send(Built { session, epoch, farm_boot, result }).await;
         })
         .detach();
     }
 
     pub(super) fn built(&mut self, built: Built, now: Instant) {
-        let Built { epoch, farm_boot, result } = built;
-        if !matches!(self.carriers.get(&epoch), Some(Slot::Building)) {
+        let Built { session, epoch, farm_boot, result } = built;
+        if session != self.session_id || !matches!(self.carriers.get(&epoch), Some(Slot::Building)) {
             return;
         }
         let made = result.map_err(|e| e.to_string()).and_then(|made| {
@@ -169,6 +170,10 @@ impl Worker {
     }
 
     pub(super) fn note(&mut self, id: CarrierId, note: Note, now: Instant) {
+        if id.session != self.session_id {
+            // Of the session that another device took over.
+            return;
+        }
         let epoch = id.epoch;
         match note {
             Note::Candidate(candidate) => self.say(epoch, Content::Candidate { candidate }),

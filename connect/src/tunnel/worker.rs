@@ -8,18 +8,19 @@ use std::time::{Duration, Instant};
 
 use farm_protocol::broker::{Address, FromBroker, Role, ToBroker, Watch, Welcome};
 use farm_protocol::codec;
-use farm_protocol::control::{Control, Farm as FarmInfo};
+use farm_protocol::control::{Control, Farm as FarmInfo, GoodbyeReason};
 use farm_protocol::epoch::Epoch;
 use farm_protocol::frame::ResetReason;
 use farm_protocol::id::{BootId, FarmId, PhoneId, SessionId};
 use farm_protocol::keys::DeviceKey;
 use farm_protocol::signal::{Content, Expected, Payload, PeerSignal};
 use farm_tunnel::address_watch::{AddressWatch, Told};
-use farm_tunnel::broker_socket::{BrokerEvent, BrokerSocket, Dialer};
+use farm_tunnel::broker_socket::{BrokerEvent, BrokerSocket, Dialer, Identity};
 use farm_tunnel::carrier::{CarrierId, Note};
 use farm_tunnel::ip_change::Verdict;
 use farm_tunnel::link;
 use farm_tunnel::peer::PathKind;
+use farm_tunnel::progress::Beat;
 use farm_tunnel::session::phone::{Event, Network, Session};
 use farm_tunnel::stream::Streams;
 use ring::rand::SystemRandom;
@@ -47,7 +48,7 @@ pub(super) struct Setup {
     pub(super) key: Arc<DeviceKey>,
     pub(super) phone: PhoneId,
     pub(super) slot: HeldSlot,
-    pub(super) boot: BootId,
+    pub(super) identity: Identity,
     pub(super) seed: u64,
     pub(super) dialer: Dialer,
     pub(super) broker: BrokerSocket,
@@ -63,6 +64,11 @@ pub(super) struct Worker {
     pub(super) key: Arc<DeviceKey>,
     pub(super) session_id: SessionId,
     slot: HeldSlot,
+    /// Slots that another device with our key uses too: kept, so that no
+    /// program of this device runs into the same.
+    contested: Vec<HeldSlot>,
+    identity: Identity,
+    seed: u64,
     pub(super) boot: BootId,
     pub(super) dialer: Dialer,
     broker: BrokerSocket,
@@ -111,7 +117,10 @@ impl Worker {
             key: setup.key,
             session_id: SessionId { phone: setup.phone, slot: setup.slot.slot() },
             slot: setup.slot,
-            boot: setup.boot,
+            contested: Vec::new(),
+            boot: setup.identity.boot,
+            identity: setup.identity,
+            seed: setup.seed,
             dialer: setup.dialer,
             broker: setup.broker,
             welcome: None,
@@ -133,7 +142,7 @@ impl Worker {
 
     pub(super) async fn run(
         mut self,
-        broker_events: async_channel::Receiver<BrokerEvent>,
+        mut broker_events: async_channel::Receiver<BrokerEvent>,
         watch: Option<(AddressWatch, async_channel::Receiver<Told>)>,
         commands: async_channel::Receiver<Command>,
         attention: async_channel::Receiver<()>,
@@ -176,6 +185,11 @@ impl Worker {
             let step = or(or(or(command, attention), or(broker, told)), or(or(note, built), timer)).await;
             let now = Instant::now();
             match step {
+                Step::Broker(BrokerEvent::Superseded) => {
+                    if let Some(events) = self.take_another_slot(now) {
+                        broker_events = events;
+                    }
+                }
                 Step::Broker(event) => self.broker_event(event, now),
                 Step::Told(told) => self.address(told, now),
                 Step::Note(carrier, note) => self.note(carrier, note, now),
@@ -222,7 +236,51 @@ impl Worker {
                 Err(error) => tracing::error!(%error, "the broker says that another start is newer"),
             },
             BrokerEvent::Message(message) => self.broker_message(message, now),
+            // The loop itself takes it.
+            BrokerEvent::Superseded => {}
         }
+    }
+
+    /// Another device works with a copy of our key and has our session now. The
+    /// newest wins, at once; but both are to work, so we go on beside it.
+    fn take_another_slot(&mut self, now: Instant) -> Option<async_channel::Receiver<BrokerEvent>> {
+        let taken = HeldSlot::take(self.client.directory()).map_err(|error| error.to_string());
+        // Our streams know the epochs so far: the next must be newer.
+        let newest = self.session.epoch();
+        let slot = taken.and_then(|mut slot| match slot.start() > newest {
+            true => Ok(slot),
+            false => slot.jump_past(newest).map(|_| slot).map_err(|error| error.to_string()),
+        });
+        let slot = slot
+            .inspect_err(|error| {
+                tracing::error!(error, "another device took our place, and there is no other")
+            })
+            .ok()?;
+        tracing::warn!(
+            slot = slot.slot().number(),
+            "another device uses a copy of this one's key: going on beside it"
+        );
+        for (_, carrier) in std::mem::take(&mut self.carriers) {
+            if let Slot::Running { carrier, .. } = carrier {
+                carrier.close(GoodbyeReason::Superseded);
+            }
+        }
+        self.broker.event(link::Event::Stop);
+        self.identity.slot = slot.slot();
+        let (broker, events) = BrokerSocket::start(
+            self.dialer.clone(),
+            self.identity.clone(),
+            slot.start(),
+            self.seed,
+            Beat::unwatched(),
+        );
+        self.broker = broker;
+        self.session_id.slot = slot.slot();
+        self.session = Session::new(slot.start(), self.seed, now);
+        self.session.handle(Event::Attention { watched: self.watched }, now);
+        self.session.handle(Event::Start, now);
+        self.contested.push(std::mem::replace(&mut self.slot, slot));
+        Some(events)
     }
 
     /// For a start without DNS.

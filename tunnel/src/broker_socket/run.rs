@@ -52,6 +52,9 @@ pub enum BrokerEvent {
     /// The broker knows a newer epoch of this device than ours: take one
     /// past it with [`BrokerSocket::set_epoch`], then [`Event::Start`].
     StaleEpoch(Epoch),
+    /// Another program with the same key and slot took our place at the
+    /// broker: a copy of this device's state is in use elsewhere.
+    Superseded,
 }
 
 enum Command {
@@ -261,6 +264,9 @@ impl Runner {
     async fn refused(&mut self, refused: Refused) -> SocketEvent {
         if let (RefusedReason::StaleEpoch, Some(newest)) = (refused.reason, refused.newest) {
             self.tell(BrokerEvent::StaleEpoch(newest)).await;
+        }
+        if refused.reason == RefusedReason::Superseded {
+            self.tell(BrokerEvent::Superseded).await;
         }
         SocketEvent::Refused {
             permanent: !refused.reason.is_temporary(),
