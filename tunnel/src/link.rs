@@ -303,6 +303,8 @@ impl Link {
         if stuck {
             self.backoff.reset();
             self.lose(Reason::NetworkChanged, now);
+            // It was a connection, no attempt that was cut short.
+            self.cuts = 0;
         }
         // An attempt that has only just begun was made on the new path.
         let fresh = self.socket.is_some() && self.last_connect.is_some_and(|at| now < at + CONNECT_DEBOUNCE);
