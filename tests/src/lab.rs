@@ -8,6 +8,7 @@ mod dns;
 mod echo;
 mod error;
 mod faults;
+mod meter;
 mod namespace;
 mod network;
 mod outcome;
@@ -21,6 +22,7 @@ mod traffic;
 mod world;
 
 pub use error::LabError;
+pub use meter::{gone, idle};
 pub use namespace::missing;
 pub use outcome::{Failed, Outcome};
 pub use run::run;

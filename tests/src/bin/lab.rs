@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use farm_tests::harness::end_all;
 use farm_tests::lab::{
-    Failed, Length, Outcome, Plan, Run, SCENARIOS, Scenario, TOPOLOGIES, Table, Topology, missing, perform,
+    Failed, LabError, Length, Outcome, Plan, Run, SCENARIOS, Scenario, TOPOLOGIES, Table, Topology, gone,
+    idle, missing, perform,
 };
 use lexopt::{Arg, ValueExt};
 
@@ -16,6 +17,7 @@ behind another, the broker between them. One fault a run; prints a table.
 Needs root, nftables and conntrack. See docs/lab.md.
 
 Usage: lab [--scenario NAMES] [--topology NAMES] [--runs N] [options]
+       lab --idle MINUTES | --gone MINUTES
 
   --scenario NAMES  only these, separated by commas (default: all but the long ones)
   --topology NAMES  only these, separated by commas (default: nat); all: every one
@@ -28,14 +30,20 @@ Usage: lab [--scenario NAMES] [--topology NAMES] [--runs N] [options]
   --seed N          for what is left to chance (default: the clock)
   --json            one JSON object a run instead of the table
   --timeline        what the programs said, also for runs without problems
+  --idle MINUTES    instead: what an idle farm costs on the wire, extrapolated to a day
+  --gone MINUTES    instead: what the programs do while there is no network
   --list            the scenarios and topologies
   --help            this text
 
 Exit status: 0 all goals are kept, 1 one is missed or a run failed, 2 misused.
 ";
 
+/// A measurement that is no fault.
+type Meter = fn(&Topology, f64) -> Result<(String, bool), LabError>;
+
 struct Wanted {
     plan: Plan,
+    meter: Option<(Meter, f64)>,
     slack: f64,
     json: bool,
     timeline: bool,
@@ -55,6 +63,9 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     end_on_signals();
+    if let Some((meter, minutes)) = wanted.meter {
+        return measure(meter, wanted.plan.topologies[0], minutes);
+    }
     let mut table = Table::default();
     let (mut done, total) = (0, wanted.plan.count());
     let result = perform(&wanted.plan, |result| {
@@ -73,6 +84,19 @@ fn main() -> ExitCode {
         println!("\n{}", table.markdown(wanted.slack));
     }
     if table.is_good(wanted.slack) && done == total { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn measure(meter: Meter, topology: &Topology, minutes: f64) -> ExitCode {
+    match meter(topology, minutes) {
+        Ok((text, good)) => {
+            println!("{text}");
+            if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("lab: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Says at once how a run went.
@@ -127,6 +151,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Wanted>, lexopt::Error> {
     let (mut scenarios, mut topologies) = (None, vec![&TOPOLOGIES[0]]);
     let (mut runs, mut jobs, mut slack, mut seed) = (1, 1, 1.0, clock());
     let (mut length, mut long, mut json, mut timeline) = (Length::Full, false, false, false);
+    let mut meter: Option<(Meter, f64)> = None;
     while let Some(argument) = parser.next()? {
         match argument {
             Arg::Long("scenario") => {
@@ -150,6 +175,8 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Wanted>, lexopt::Error> {
             Arg::Long("long") => long = true,
             Arg::Long("json") => json = true,
             Arg::Long("timeline") => timeline = true,
+            Arg::Long("idle") => meter = Some((idle, minutes(&mut parser)?)),
+            Arg::Long("gone") => meter = Some((gone, minutes(&mut parser)?)),
             Arg::Long("list") => {
                 list();
                 return Ok(None);
@@ -163,7 +190,13 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Wanted>, lexopt::Error> {
     }
     let all = || SCENARIOS.iter().filter(|scenario| long || scenario.run != Run::Long).collect();
     let scenarios = scenarios.unwrap_or_else(all);
-    Ok(Some(Wanted { plan: Plan { scenarios, topologies, runs, jobs, length, seed }, slack, json, timeline }))
+    let plan = Plan { scenarios, topologies, runs, jobs, length, seed };
+    Ok(Some(Wanted { plan, meter, slack, json, timeline }))
+}
+
+fn minutes(parser: &mut lexopt::Parser) -> Result<f64, lexopt::Error> {
+    let minutes: f64 = parser.value()?.parse()?;
+    if (0.1..=1_440.0).contains(&minutes) { Ok(minutes) } else { Err("between 0.1 and 1440 minutes".into()) }
 }
 
 /// What these names mean, each once.

@@ -84,25 +84,32 @@ pub(super) fn forgotten(stage: &mut Stage<'_>) -> Result<Marks, LabError> {
     Ok(Marks::lasting(fault))
 }
 
-/// Another public address while nobody looks; then somebody does.
+/// Another public address while nobody looks; when it was noticed, somebody
+/// wants a stream.
 pub(super) fn idle_address(stage: &mut Stage<'_>) -> Result<Marks, LabError> {
-    std::thread::sleep(UNWATCHED_AFTER);
-    let mut marks = public_address(stage)?;
-    std::thread::sleep(IDLE_FOR);
-    let asked = Instant::now();
-    stage.world.session()?;
-    marks.recovered = Some(asked.elapsed());
-    Ok(marks)
-}
-
-/// Another public address while nobody looks and nobody will.
-pub(super) fn idle_noticed(stage: &mut Stage<'_>) -> Result<Marks, LabError> {
     std::thread::sleep(UNWATCHED_AFTER);
     let marks = public_address(stage)?;
     let seen = || Timeline::of(stage.world, marks.fault).noticed();
     until("somebody notices", Duration::from_secs(60), seen)?;
-    // For the mending that follows, which the session's use will show.
-    std::thread::sleep(Duration::from_secs(1));
+    ask(stage, marks)
+}
+
+/// Another public address while nobody looks; somebody wants a stream before
+/// the farm can know.
+pub(super) fn idle_asked(stage: &mut Stage<'_>) -> Result<Marks, LabError> {
+    std::thread::sleep(UNWATCHED_AFTER);
+    let marks = public_address(stage)?;
+    std::thread::sleep(IDLE_FOR);
+    ask(stage, marks)
+}
+
+/// How long a new stream takes to answer.
+fn ask(stage: &Stage<'_>, mut marks: Marks) -> Result<Marks, LabError> {
+    let asked = Instant::now();
+    match stage.world.session() {
+        Ok(_) => marks.recovered = Some(asked.elapsed()),
+        Err(problem) => marks.problems.push(format!("no new stream: {problem}")),
+    }
     Ok(marks)
 }
 

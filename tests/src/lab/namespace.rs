@@ -83,6 +83,13 @@ impl Namespace {
         command("ip", &["netns", "exec", &self.name, "nft", script])
     }
 
+    /// The standard output of a program run in it.
+    pub(super) fn output(&self, program: &str, arguments: &[&str]) -> Result<String, LabError> {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name, program]).args(arguments);
+        Ok(run(program, &mut command, PATIENCE)?.stdout)
+    }
+
     /// Forgets every connection that its NAT knows.
     pub(super) fn forget_connections(&self) -> Result<(), LabError> {
         command("ip", &["netns", "exec", &self.name, "conntrack", "--flush"])

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::super::network::End;
 use super::super::scenario::{Marks, Stage};
 use super::super::traffic::Session;
-use super::super::world::ECHO;
+use super::super::world::{ECHO, SOON};
 use super::LabError;
 use crate::harness::farm::{FARM, Phone};
 
@@ -36,7 +36,8 @@ pub(crate) fn twins(stage: &mut Stage<'_>) -> Result<Marks, LabError> {
     std::thread::sleep(left);
     let fights = twin.process.lines().iter().filter(|line| line.text.contains("carrier attached")).count();
     let healed = Instant::now();
-    twin.process.kill()?;
+    // In good order: else the farm keeps its session for a while, as it should.
+    twin.process.terminate(SOON)?;
     world.former_lines.push(("twin", twin.process.lines()));
     let mut marks = Marks::healed(fault, healed);
     if let Err(error) = used {
