@@ -3,6 +3,7 @@
 mod duration;
 mod list;
 mod serve;
+mod watchdog;
 
 use std::ffi::OsString;
 use std::io::{self, Write};

@@ -27,6 +27,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use smol::net::TcpListener;
 use smol::{Task, Timer};
 
+use crate::core::counters::Counters;
 use crate::core::{Core, Limits, Settings};
 use crate::store::{self, RecordsError};
 use actor::{Actor, Input};
@@ -158,6 +159,13 @@ impl Server {
     /// Where it answers STUN.
     pub fn stun_address(&self) -> Option<SocketAddr> {
         self.stun
+    }
+
+    /// What happened so far; `None` once the core has ended.
+    pub async fn counters(&self) -> Option<Counters> {
+        let (answer, answered) = async_channel::bounded(1);
+        self.inputs.send(Input::Counters(answer)).await.ok()?;
+        answered.recv().await.ok()
     }
 
     /// Waits until a part of the server ends, which none does by itself: a

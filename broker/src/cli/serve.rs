@@ -51,8 +51,12 @@ pub(super) fn run(settings: &Settings) -> Result<(), Box<dyn std::error::Error>>
             let part = server.failure().await;
             Err(io::Error::other(format!("the {part} ended by itself: a bug, see the log above")))
         };
+        let fed = async {
+            super::watchdog::feed(&server).await;
+            Ok("end")
+        };
         // After a failure the rest can't be trusted to end in order.
-        let signal = smol::future::or(told, failed).await?;
+        let signal = smol::future::or(told, smol::future::or(failed, fed)).await?;
         tracing::info!(signal, "shutting down");
         notify(&[NotifyState::Stopping]);
         server.stop().await;
@@ -68,7 +72,7 @@ fn name_of(signal: Signal) -> &'static str {
     }
 }
 
-fn notify(state: &[NotifyState<'_>]) {
+pub(super) fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::warn!(%error, "the service manager could not be told");
     }

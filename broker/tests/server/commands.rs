@@ -17,7 +17,7 @@ use crate::client::{Client, Device, run};
 
 fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_farm-broker"));
-    command.env_remove("NOTIFY_SOCKET").env_remove("FARM_BROKER_LOG");
+    command.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC").env_remove("FARM_BROKER_LOG");
     command
 }
 
@@ -256,6 +256,35 @@ fn the_service_manager_is_told() {
     assert_eq!(next(), "READY=1");
     assert_eq!(broker.stop(Signal::SIGTERM), Some(0));
     assert_eq!(next(), "STOPPING=1");
+}
+
+#[test]
+fn the_watchdog_is_fed_while_it_works() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("notify");
+    let notifications = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    notifications.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let mut command = program();
+    // 0.3 s: fed every 0.1 s.
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "300000");
+    let broker = Running::start_with(command, &dir.path().join("state"), &[]);
+    let next = || {
+        let mut buffer = [0; 256];
+        notifications.recv(&mut buffer).map(|length| text(&buffer[..length]).trim().to_owned())
+    };
+    assert_eq!(next().unwrap(), "READY=1");
+    for _ in 0..3 {
+        assert_eq!(next().unwrap(), "WATCHDOG=1");
+    }
+    let pid = Pid::from_raw(i32::try_from(broker.child.id()).unwrap());
+    kill(pid, Signal::SIGSTOP).unwrap();
+    // What was on its way, then nothing for longer than systemd would wait.
+    notifications.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let rest = (0..10).take_while(|_| next().is_ok()).count();
+    assert!(rest < 10, "a broker that stands still is still fed");
+    kill(pid, Signal::SIGCONT).unwrap();
+    notifications.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    assert_eq!(next().unwrap(), "WATCHDOG=1");
 }
 
 #[test]

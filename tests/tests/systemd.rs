@@ -1,0 +1,80 @@
+//! The units: that systemd understands them, and how confined they are.
+#![forbid(unsafe_code)]
+// A panic is how a test says no.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+/// The most that `systemd-analyze security` may say, of 10.
+const EXPOSURE: f64 = 1.5;
+
+/// Keys that systemd learned with its version 254; older ones pass over them.
+const NEWER: [&str; 2] = ["RestartSteps", "RestartMaxDelaySec"];
+
+fn analyze(arguments: &[&str]) -> Option<String> {
+    match Command::new("systemd-analyze").args(arguments).output() {
+        Ok(output) => Some(
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr),
+        ),
+        Err(error) => {
+            eprintln!("SKIPPED: systemd-analyze can't be run ({error}): apt-get install systemd");
+            None
+        }
+    }
+}
+
+fn units() -> [(String, String); 2] {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("systemd");
+    ["farm-agent", "farm-broker"].map(|program| {
+        let path = folder.join(format!("{program}.service"));
+        (program.to_owned(), path.to_str().unwrap().to_owned())
+    })
+}
+
+#[test]
+fn systemd_understands_every_line() {
+    let root = tempfile::tempdir().unwrap();
+    for (program, path) in units() {
+        // Where the program is installed is no matter here, but one must be there.
+        let (stand_in, unit) = (root.path().join(&program), root.path().join(format!("{program}.service")));
+        fs::write(&stand_in, "").unwrap();
+        fs::set_permissions(&stand_in, fs::Permissions::from_mode(0o755)).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        let text = text
+            .replace(&format!("ExecStart=/usr/bin/{program}"), &format!("ExecStart={}", stand_in.display()));
+        fs::write(&unit, text).unwrap();
+        let Some(said) = analyze(&["verify", "--man=no", unit.to_str().unwrap()]) else { return };
+        let complaints: Vec<&str> = said
+            .lines()
+            .filter(|line| line.contains(&program) && !NEWER.iter().any(|key| line.contains(key)))
+            .collect();
+        assert!(complaints.is_empty(), "{program}: {complaints:#?}");
+    }
+}
+
+#[test]
+fn the_units_are_confined() {
+    for (program, path) in units() {
+        let Some(said) = analyze(&["security", "--offline=true", "--no-pager", &path]) else { return };
+        let line = said
+            .lines()
+            .find(|line| line.contains("Overall exposure level"))
+            .unwrap_or_else(|| panic!("{said}"));
+        let exposure: f64 =
+            line.split_whitespace().find_map(|word| word.parse().ok()).unwrap_or_else(|| panic!("{line}"));
+        assert!(exposure <= EXPOSURE, "{program}: exposure {exposure}, at most {EXPOSURE}\n{said}");
+    }
+}
+
+#[test]
+fn nothing_ends_them_for_good() {
+    for (program, path) in units() {
+        let text = fs::read_to_string(path).unwrap();
+        for line in ["StartLimitIntervalSec=0", "Restart=always", "Type=notify", "WatchdogSec=30s"] {
+            assert!(text.lines().any(|l| l == line), "{program}: no line {line}");
+        }
+    }
+}
