@@ -130,18 +130,18 @@ pub fn gone(topology: &Topology, minutes: f64) -> Result<(String, bool), LabErro
 
 /// Counts what passes the farm's own interface.
 fn count_flows(farm: &Namespace) -> Result<(), LabError> {
-    let mut script = "add table ip meter; \
-        add chain ip meter out { type filter hook output priority 0; }; \
-        add chain ip meter in { type filter hook input priority 0; }"
+    let mut script = "add table ip flows; \
+        add chain ip flows leaving { type filter hook output priority 0; }; \
+        add chain ip flows arriving { type filter hook input priority 0; }"
         .to_owned();
     for (kind, _) in KINDS {
-        script += &format!("; add counter ip meter {kind}");
+        script += &format!("; add counter ip flows {kind}");
     }
-    for (chain, interface, port) in [("out", "oifname", "dport"), ("in", "iifname", "sport")] {
+    for (chain, interface, port) in [("leaving", "oifname", "dport"), ("arriving", "iifname", "sport")] {
         for (kind, matches) in KINDS {
             let matches = matches.replace('$', port);
             script +=
-                &format!("; add rule ip meter {chain} {interface} eth0 {matches} counter name {kind} accept");
+                &format!("; add rule ip flows {chain} {interface} eth0 {matches} counter name {kind} accept");
         }
     }
     farm.nft(&script)

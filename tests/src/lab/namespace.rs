@@ -171,8 +171,11 @@ fn command(program: &str, arguments: &[&str]) -> Result<(), LabError> {
     match run(program, Command::new(program).args(arguments), PATIENCE) {
         Ok(_) => Ok(()),
         Err(HarnessError::Program { problem, output, .. }) => {
-            let output = output.trim();
-            Err(LabError::Wrong(format!("{program} {} {problem}: {output}", arguments.join(" "))))
+            // nft repeats the whole script under each error.
+            let said: Vec<_> =
+                output.lines().map(str::trim).filter(|line| line.starts_with("Error")).collect();
+            let said = if said.is_empty() { output.trim().to_owned() } else { said.join("; ") };
+            Err(LabError::Wrong(format!("{program} {} {problem}: {said}", arguments.join(" "))))
         }
         Err(error) => Err(error.into()),
     }

@@ -87,11 +87,9 @@ impl Table {
             let misses = row.misses(slack);
             let verdict =
                 if misses.is_empty() { "ok".to_owned() } else { format!("**MISS**: {}", misses.join(", ")) };
-            let recovered = if goals.gap.is_some() { "–".to_owned() } else { times(&row.recovered) };
-            let recovered_goal = match (goals.gap, goals.recovered) {
-                (Some(gap), _) => format!("gap {}", seconds(gap)),
-                (None, goal) => goal_text(goal),
-            };
+            // Without an outage there is nothing to recover from.
+            let recovered = goals.recovered.map_or("–".to_owned(), |_| times(&row.recovered));
+            let gap_goal = goals.gap.map_or(String::new(), |goal| format!(" (goal {})", seconds(goal)));
             let gap = row.gaps.iter().max().filter(|gap| !gap.is_zero());
             // Writing to a string can't fail.
             let _ = writeln!(
@@ -103,8 +101,8 @@ impl Table {
                 times(&row.noticed),
                 goal_text(goals.noticed),
                 recovered,
-                recovered_goal,
-                gap.map_or("–".to_owned(), |gap| seconds(*gap)),
+                goal_text(goals.recovered),
+                gap.map_or("–".to_owned(), |gap| seconds(*gap) + &gap_goal),
                 row.lost,
                 if row.wrong == 0 { "right".to_owned() } else { format!("{} wrong", row.wrong) },
                 verdict
