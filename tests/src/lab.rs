@@ -8,6 +8,7 @@ mod dns;
 mod echo;
 mod error;
 mod faults;
+mod link;
 mod meter;
 mod namespace;
 mod network;
@@ -22,6 +23,7 @@ mod traffic;
 mod world;
 
 pub use error::LabError;
+pub use link::Shape;
 pub use meter::{gone, idle};
 pub use namespace::missing;
 pub use outcome::{Failed, Outcome};

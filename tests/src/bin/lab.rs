@@ -221,7 +221,16 @@ fn list() {
     for topology in TOPOLOGIES {
         let waits = if topology.is_ready() { "" } else { "; waits for the relay" };
         let (farm, phone, route) = (topology.farm, topology.phone, topology.route);
-        println!("  {:18} {farm:?}, {phone:?}: {route:?}{waits}", topology.name);
+        let uplink = match topology.uplink {
+            Some(link) => format!(
+                ", phone's uplink {} ms each way, {} Mbit/s, {} % loss",
+                link.delay_ms,
+                link.rate / 1_000_000,
+                link.loss_percent
+            ),
+            None => String::new(),
+        };
+        println!("  {:18} {farm:?}, {phone:?}: {route:?}{waits}{uplink}", topology.name);
     }
 }
 

@@ -4,8 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::dns::Dns;
+use super::link::Link;
 use super::namespace::Namespace;
-use super::{LabError, Nat, Topology};
+use super::{LabError, Nat, Shape, Topology};
 
 /// The broker's address in the internet (a documentation prefix, RFC 5737).
 const BROKER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
@@ -55,8 +56,9 @@ impl End {
 
 /// All of it; taken away when dropped.
 pub(super) struct Network {
-    // First, so that its thread leaves the namespace before that goes.
+    // First, so that their threads leave the namespaces before those go.
     _dns: Dns,
+    _uplink: Option<Link>,
     internet: Namespace,
     farm: Side,
     phone: Side,
@@ -82,7 +84,7 @@ impl Network {
              add rule ip faults forward jump cut; add rule ip faults input jump cut; \
              add rule ip faults output jump cut",
         )?;
-        let side = |end: End, nat, home, outside| -> Result<Side, LabError> {
+        let side = |end: End, nat, home, outside, shape| -> Result<(Side, Option<Link>), LabError> {
             let (host, router) = match end {
                 End::Farm => ("farm", "farmrouter"),
                 End::Phone => ("phone", "phonerouter"),
@@ -97,13 +99,13 @@ impl Network {
                 router_byte: 2,
                 renewals: 0,
             };
-            side.lay(&internet, end.interface())?;
-            Ok(side)
+            let link = side.lay(&internet, end.interface(), shape)?;
+            Ok((side, link))
         };
-        let farm = side(End::Farm, topology.farm, "10.1.0", "198.51.100")?;
-        let phone = side(End::Phone, topology.phone, "10.2.0", "203.0.113")?;
+        let (farm, _) = side(End::Farm, topology.farm, "10.1.0", "198.51.100", None)?;
+        let (phone, uplink) = side(End::Phone, topology.phone, "10.2.0", "203.0.113", topology.uplink)?;
         let dns = Dns::start(&internet, SocketAddr::from((RESOLVER, 53)), BROKER_NAME, BROKER)?;
-        Ok(Self { _dns: dns, internet, farm, phone })
+        Ok(Self { _dns: dns, _uplink: uplink, internet, farm, phone })
     }
 
     /// The host at one end.
@@ -207,10 +209,21 @@ fn next(byte: u8) -> u8 {
 }
 
 impl Side {
-    fn lay(&self, internet: &Namespace, interface: &str) -> Result<(), LabError> {
+    fn lay(
+        &self,
+        internet: &Namespace,
+        interface: &str,
+        shape: Option<Shape>,
+    ) -> Result<Option<Link>, LabError> {
         let Self { host, router, home, outside, host_byte, router_byte, .. } = self;
         cable(host, "eth0", router, "lan")?;
-        cable(router, "wan", internet, interface)?;
+        let link = match shape {
+            Some(shape) => Some(Link::join((router, "wan"), (internet, interface), shape)?),
+            None => {
+                cable(router, "wan", internet, interface)?;
+                None
+            }
+        };
         host.ip(&format!("addr add {home}.{host_byte}/24 dev eth0"))?;
         host.ip(&format!("route add default via {home}.1"))?;
         host.etc("resolv.conf", &format!("nameserver {RESOLVER}\n"))?;
@@ -225,7 +238,7 @@ impl Side {
         if let Some(script) = self.rules() {
             router.nft(&script)?;
         }
-        Ok(())
+        Ok(link)
     }
 
     /// A home router's rules.

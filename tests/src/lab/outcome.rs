@@ -54,7 +54,7 @@ impl Outcome {
         let mut judge = |what: &str, got: Option<Duration>, goal: Option<Duration>| {
             let Some(goal) = goal else { return };
             match got {
-                Some(got) if got <= goal.mul_f64(slack) => {}
+                Some(got) if got <= goal.mul_f64(slack) || !self.topology.is_fast() => {}
                 Some(got) => misses.push(format!("{what} {} > {}", seconds(got), seconds(goal))),
                 None => misses.push(format!("never {what}")),
             }

@@ -19,6 +19,8 @@ const UNPACED: u64 = u32::MAX as u64;
 const WARM: Duration = Duration::from_millis(1_500);
 /// After this without an answer the tunnel has not recovered.
 const GIVE_UP: Duration = Duration::from_secs(60);
+/// The same for the rest of a download over a slow and lossy link.
+const GIVE_UP_SLOW: Duration = Duration::from_secs(300);
 /// After the recovery: what breaks again now counts.
 const SETTLE: Duration = Duration::from_secs(1);
 
@@ -130,7 +132,8 @@ impl Running {
             }
             _ => {}
         }
-        let downloaded = self.download.finish(GIVE_UP)?;
+        let patience = if outcome.topology.is_fast() { GIVE_UP } else { GIVE_UP_SLOW };
+        let downloaded = self.download.finish(patience)?;
         if survives {
             outcome.lost += downloaded.lost;
             outcome.checksum = downloaded.right;
@@ -144,7 +147,7 @@ impl Running {
         }
         match world.session() {
             Ok(_) => {
-                let again = world.download(MEGABYTES, UNPACED)?.finish(GIVE_UP)?;
+                let again = world.download(MEGABYTES, UNPACED)?.finish(patience)?;
                 (outcome.checksum, outcome.lost) = (again.right, outcome.lost + again.lost);
             }
             Err(problem) => outcome.problems.push(format!("no new stream: {problem}")),

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::link::{LTE, Shape};
+
 /// What a router does to the addresses of those behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Nat {
@@ -38,6 +40,8 @@ pub struct Topology {
     pub phone: Nat,
     /// The way that is possible.
     pub route: Route,
+    /// What the phone's uplink does to packets; the machine's own speed if nothing.
+    pub uplink: Option<Shape>,
 }
 
 /// Whether the broker offers a relay. Topologies that need one wait for it.
@@ -46,6 +50,7 @@ const RELAY: bool = false;
 /// Every topology of the lab, those that wait for the relay included.
 pub const TOPOLOGIES: &[Topology] = &[
     topology("nat", Nat::Preserving, Nat::Preserving, Route::Direct),
+    Topology { uplink: Some(LTE), ..topology("lte", Nat::Preserving, Nat::Preserving, Route::Direct) },
     topology("open", Nat::Open, Nat::Open, Route::Direct),
     topology("symmetric-open", Nat::Symmetric, Nat::Open, Route::Direct),
     topology("symmetric-cone", Nat::Symmetric, Nat::Cone, Route::Direct),
@@ -54,7 +59,7 @@ pub const TOPOLOGIES: &[Topology] = &[
 ];
 
 const fn topology(name: &'static str, farm: Nat, phone: Nat, route: Route) -> Topology {
-    Topology { name, farm, phone, route }
+    Topology { name, farm, phone, route, uplink: None }
 }
 
 impl Topology {
@@ -62,6 +67,12 @@ impl Topology {
     #[must_use]
     pub fn named(name: &str) -> Option<&'static Self> {
         TOPOLOGIES.iter().find(|topology| topology.name == name)
+    }
+
+    /// Whether times are judged: the goals are for round trips below 1 ms.
+    #[must_use]
+    pub fn is_fast(&self) -> bool {
+        self.uplink.is_none()
     }
 
     /// Whether a tunnel can come up in it today.
