@@ -1,0 +1,430 @@
+/**
+ * The phone's side of the connection lifecycle: one session with one farm.
+ * The same as `tunnel/src/session/phone.rs`.
+ *
+ * At most one carrier is live and at most one attempt is under way; an
+ * attempt replaces the live carrier only once it works (make before break).
+ * When nothing is under way there is always a time for the next attempt,
+ * unless the phone is no longer paired or the session was stopped.
+ */
+
+import { Jitter } from './backoff';
+import type { Bytes } from './bytes';
+import { equal } from './bytes';
+import type { GoodbyeReason } from './control';
+import * as epochs from './epoch';
+import { UNKNOWN_BOOT } from './id';
+import { type Decision, decide, type Failure, RECHECK, type Strategy } from './recovery';
+import type { OfferRefused } from './signal';
+import { type Due, type Instant, ms, seconds } from './time';
+
+type Epoch = epochs.Epoch;
+
+/** How long a session without a carrier keeps its streams. */
+export const PARKED_FOR = seconds(300);
+/** From an accepted offer to open channels. */
+export const CONNECT_DEADLINE = seconds(10);
+/** From open channels to the other side's hello. */
+export const HELLO_DEADLINE = seconds(3);
+/** From an offer to its answer. */
+export const ANSWER_DEADLINE = seconds(4);
+/** How long the first offer waits to hear of the farm's run, after the link to the broker is up. */
+export const PRESENCE_WITHIN = ms(500);
+
+/** Farm's runs that are remembered as over. */
+const FORMER_BOOTS = 8;
+
+/** What happened. */
+export type Event =
+  | { kind: 'start' }
+  | { kind: 'stop' }
+  | { kind: 'broker_link'; online: boolean }
+  | { kind: 'presence'; boot: Bytes; epoch: Epoch; online: boolean }
+  | { kind: 'presence_unknown' }
+  | { kind: 'answered'; epoch: Epoch }
+  | { kind: 'refused'; epoch: Epoch; reason: OfferRefused; farmBoot: Bytes; newest: Epoch }
+  | { kind: 'undelivered' }
+  | { kind: 'opened'; epoch: Epoch }
+  | { kind: 'hello'; epoch: Epoch }
+  | { kind: 'lost'; epoch: Epoch }
+  | { kind: 'goodbye'; epoch: Epoch; reason: GoodbyeReason }
+  | { kind: 'network'; change: 'down' | 'up' | 'changed' }
+  | { kind: 'attention'; watched: boolean };
+
+/** What is to be done. */
+export type Action =
+  | { kind: 'offer'; epoch: Epoch; farmBoot: Bytes; relayOnly: boolean }
+  | { kind: 'attach'; epoch: Epoch }
+  | { kind: 'close'; epoch: Epoch; reason: GoodbyeReason }
+  | { kind: 'probe'; epoch: Epoch }
+  | { kind: 'changed' }
+  | { kind: 'ended' };
+
+/** Why something is due. */
+export type TimeoutReason = 'attempt' | 'answer' | 'connect' | 'hello';
+
+/** Where a session stands. */
+export type State = 'stopped' | 'live' | 'connecting' | 'waiting' | 'not_paired';
+
+/** What is shown of a session. */
+export interface Snapshot {
+  state: State;
+  since: Instant;
+  failure: Failure | null;
+  strategy: Strategy | null;
+  attempt: number;
+  nextAttempt: Instant | null;
+  farmPresent: boolean | null;
+}
+
+type Stage = 'offered' | 'connecting' | 'greeting';
+
+const STAGE_DUE: Record<Stage, TimeoutReason> = {
+  offered: 'answer',
+  connecting: 'connect',
+  greeting: 'hello',
+};
+
+interface Attempt {
+  epoch: Epoch;
+  stage: Stage;
+  deadline: Instant;
+}
+
+interface FarmRun {
+  boot: Bytes;
+  epoch: Epoch;
+  online: boolean;
+}
+
+export class Session {
+  private started = false;
+  private farm: FarmRun | null = null;
+  private readonly formerBoots: Bytes[] = [];
+  private presenceUnknown = false;
+  private brokerLink = false;
+  private networkUp = true;
+  private watched = true;
+  private liveEpoch: Epoch | null = null;
+  private attempt: Attempt | null = null;
+  private nextAttempt: Instant | null = null;
+  private failed = 0;
+  private failure: Failure | null = null;
+  private decision: Decision | null = null;
+  private readonly jitter: Jitter;
+  private shown: { state: State; since: Instant };
+  private readonly actions: Action[] = [];
+
+  /** A stopped session. `newest` is the first epoch of this program's start; `seed` spreads retries. */
+  constructor(
+    private newest: Epoch,
+    seed: bigint,
+    now: Instant,
+  ) {
+    this.jitter = new Jitter(seed);
+    this.shown = { state: 'stopped', since: now };
+  }
+
+  /** Takes what happened; ask {@link pollAction} afterwards until it is empty. */
+  handle(event: Event, now: Instant): void {
+    switch (event.kind) {
+      case 'start':
+        this.started = true;
+        // Without the link its return starts the attempt; the recheck only looks after it.
+        if (this.brokerLink) this.callTheFarm(now);
+        else this.attemptAt(now + RECHECK);
+        break;
+      case 'stop':
+        this.stop();
+        break;
+      case 'broker_link': {
+        const back = event.online && !this.brokerLink;
+        this.brokerLink = event.online;
+        if (back && !this.attempt && this.liveEpoch === null) this.callTheFarm(now);
+        break;
+      }
+      case 'presence':
+        this.presence(event.boot, event.epoch, event.online, now);
+        break;
+      case 'presence_unknown':
+        this.presenceUnknown = true;
+        break;
+      case 'answered':
+        this.advanceStage(event.epoch, stage => stage === 'offered', 'connecting', now + CONNECT_DEADLINE);
+        break;
+      case 'refused':
+        this.refused(event, now);
+        break;
+      case 'undelivered':
+        if (this.attempt?.stage === 'offered') {
+          if (this.farm) this.farm.online = false;
+          this.giveUp(this.attempt.epoch, 'farm_offline', now);
+        }
+        break;
+      case 'opened':
+        this.advanceStage(event.epoch, stage => stage !== 'greeting', 'greeting', now + HELLO_DEADLINE);
+        break;
+      case 'hello':
+        this.hello(event.epoch);
+        break;
+      case 'lost':
+        this.lost(event.epoch, 'network_timeout', now);
+        break;
+      case 'goodbye':
+        this.goodbye(event.epoch, event.reason, now);
+        break;
+      case 'network':
+        this.network(event.change, now);
+        break;
+      case 'attention':
+        this.attention(event.watched, now);
+        break;
+    }
+    this.advance(now);
+  }
+
+  /** The next thing to do. */
+  pollAction(): Action | undefined {
+    return this.actions.shift();
+  }
+
+  /** When {@link handleTimeout} is due, and why. `null` while live with nothing under way, and while stopped. */
+  pollTimeout(): Due<TimeoutReason> | null {
+    if (this.attempt) return [this.attempt.deadline, STAGE_DUE[this.attempt.stage]];
+    return this.nextAttempt === null ? null : [this.nextAttempt, 'attempt'];
+  }
+
+  /** Takes the passing of time. */
+  handleTimeout(now: Instant): void {
+    if (this.attempt && this.attempt.deadline <= now) this.giveUp(this.attempt.epoch, 'carrier_failed', now);
+    this.advance(now);
+  }
+
+  /** How the session stands. */
+  snapshot(): Snapshot {
+    const live = this.liveEpoch !== null;
+    return {
+      ...this.shown,
+      failure: live ? null : this.failure,
+      strategy: live ? null : (this.decision?.strategy ?? null),
+      attempt: this.failed,
+      nextAttempt: this.attempt ? null : this.nextAttempt,
+      farmPresent: this.presenceUnknown ? false : (this.farm?.online ?? null),
+    };
+  }
+
+  /** The carrier that streams use. */
+  get live(): Epoch | null {
+    return this.liveEpoch;
+  }
+
+  /** The newest epoch that was used. */
+  get epoch(): Epoch {
+    return this.newest;
+  }
+
+  private advanceStage(epoch: Epoch, from: (stage: Stage) => boolean, to: Stage, deadline: Instant): void {
+    if (this.attempt?.epoch !== epoch || !from(this.attempt.stage)) return;
+    this.attempt.stage = to;
+    this.attempt.deadline = deadline;
+  }
+
+  private attemptAt(when: Instant): void {
+    if (this.started) this.nextAttempt = this.nextAttempt === null ? when : Math.min(this.nextAttempt, when);
+  }
+
+  /** The link to the broker is there: connect, at once if the farm's run is known, else when its presence comes. */
+  private callTheFarm(now: Instant): void {
+    this.failed = 0;
+    this.nextAttempt = null;
+    this.attemptAt(now + (this.farm ? 0 : PRESENCE_WITHIN));
+  }
+
+  private changed(): void {
+    if (!this.actions.some(action => action.kind === 'changed')) this.actions.push({ kind: 'changed' });
+  }
+
+  /** Starts what is due and keeps what is shown up to date. */
+  private advance(now: Instant): void {
+    if (this.started && !this.attempt && this.nextAttempt !== null && this.nextAttempt <= now) {
+      this.nextAttempt = null;
+      this.offer(now);
+    }
+    const state = this.stateNow();
+    if (state !== this.shown.state) {
+      this.shown = { state, since: now };
+      this.changed();
+    }
+  }
+
+  private stateNow(): State {
+    if (!this.started) return 'stopped';
+    if (this.liveEpoch !== null) return 'live';
+    if (this.attempt) return 'connecting';
+    return this.failure === 'refused_not_paired' ? 'not_paired' : 'waiting';
+  }
+
+  private offer(now: Instant): void {
+    // Nothing can be said; the link's return starts the next attempt.
+    if (!this.brokerLink) return this.fail('broker_lost', now);
+    if (!this.networkUp) return this.fail('phone_offline', now);
+    this.newest = epochs.next(this.newest);
+    // A run that was never heard of is refused, with the present one.
+    const farmBoot = this.farm?.boot ?? UNKNOWN_BOOT;
+    const relayOnly = this.decision?.relayOnly ?? false;
+    this.attempt = { epoch: this.newest, stage: 'offered', deadline: now + ANSWER_DEADLINE };
+    this.actions.push({ kind: 'offer', epoch: this.newest, farmBoot, relayOnly });
+  }
+
+  /** Something failed: decide what to do about it, and when. */
+  private fail(failure: Failure, now: Instant): void {
+    const context = {
+      attempt: this.failed,
+      farmPresent: this.farm?.online ?? false,
+      brokerLink: this.brokerLink,
+      networkUp: this.networkUp,
+      watched: this.watched,
+    };
+    this.decision = decide(failure, context, this.jitter);
+    this.failed += 1;
+    this.failure = failure;
+    this.nextAttempt = null;
+    this.attemptAt(now + this.decision.retryAfter);
+    this.changed();
+  }
+
+  /** Closes the attempt; the live carrier too where its streams moved over with our hello. */
+  private dropAttempt(attempt: Attempt): void {
+    this.attempt = null;
+    this.actions.push({ kind: 'close', epoch: attempt.epoch, reason: 'superseded' });
+    if (attempt.stage === 'greeting' && this.liveEpoch !== null) {
+      this.actions.push({ kind: 'close', epoch: this.liveEpoch, reason: 'superseded' });
+      this.liveEpoch = null;
+    }
+  }
+
+  /** Ends the attempt of this epoch, if it is the present one. */
+  private giveUp(epoch: Epoch, failure: Failure, now: Instant): void {
+    if (this.attempt?.epoch !== epoch) return;
+    this.dropAttempt(this.attempt);
+    this.fail(failure, now);
+  }
+
+  /** Forgets the attempt under way and starts another at once. */
+  private startOver(now: Instant): void {
+    if (this.attempt) this.dropAttempt(this.attempt);
+    this.nextAttempt = null;
+    this.attemptAt(now);
+  }
+
+  private hello(epoch: Epoch): void {
+    if (this.attempt?.epoch !== epoch) return;
+    this.attempt = null;
+    const former = this.liveEpoch;
+    this.liveEpoch = epoch;
+    this.failed = 0;
+    this.nextAttempt = null;
+    this.failure = null;
+    this.decision = null;
+    if (this.farm) this.farm.online = true;
+    this.actions.push({ kind: 'attach', epoch });
+    if (former !== null) this.actions.push({ kind: 'close', epoch: former, reason: 'superseded' });
+    this.changed();
+  }
+
+  private lost(epoch: Epoch, failure: Failure, now: Instant): void {
+    if (this.liveEpoch !== epoch) return this.giveUp(epoch, 'carrier_failed', now);
+    this.liveEpoch = null;
+    this.actions.push({ kind: 'close', epoch, reason: 'superseded' });
+    // An attempt that is under way is the reconnect.
+    if (!this.attempt) this.fail(failure, now);
+  }
+
+  private goodbye(epoch: Epoch, reason: GoodbyeReason, now: Instant): void {
+    let failure: Failure = 'network_timeout';
+    if (reason === 'revoked') failure = 'refused_not_paired';
+    else if (reason === 'stopping') {
+      if (this.farm) this.farm.online = false;
+      failure = 'peer_restart';
+    }
+    this.lost(epoch, failure, now);
+  }
+
+  private presence(boot: Bytes, epoch: Epoch, online: boolean, now: Instant): void {
+    this.presenceUnknown = false;
+    if (this.formerBoots.some(former => equal(former, boot))) return;
+    const known = this.farm;
+    const sameRun = known !== null && equal(known.boot, boot);
+    if (sameRun && epoch < known.epoch) return;
+    this.farm = { boot, epoch, online };
+    const restarted = known !== null && !sameRun;
+    if (restarted) {
+      if (this.formerBoots.length === FORMER_BOOTS) this.formerBoots.shift();
+      this.formerBoots.push(known.boot);
+    }
+    const moved = sameRun && epoch > known.epoch;
+    const live = this.liveEpoch;
+    if (!online) {
+      // The broker's word alone ends nothing; pings must show it.
+      if (live !== null) this.actions.push({ kind: 'probe', epoch: live });
+      else this.changed();
+    } else if (live !== null && restarted) {
+      // The run that the live carrier led to is over for certain: the farm signed the new one.
+      this.failure = 'peer_restart';
+      this.startOver(now);
+    } else if (live !== null && moved) {
+      this.actions.push({ kind: 'probe', epoch: live });
+      if (!this.attempt) this.attemptAt(now);
+    } else if (live === null && (restarted || moved || !known?.online)) {
+      const stale = this.attempt?.stage === 'offered' && restarted;
+      if (!this.attempt || stale) {
+        this.failed = 0;
+        this.startOver(now);
+      }
+    }
+  }
+
+  private refused(event: Extract<Event, { kind: 'refused' }>, now: Instant): void {
+    const { epoch, reason, farmBoot, newest } = event;
+    if (this.attempt?.epoch !== epoch || this.attempt.stage !== 'offered') return;
+    // Signed by the farm, and for this very offer: its word on itself.
+    if (this.farm && equal(this.farm.boot, farmBoot)) this.farm.online = true;
+    else this.farm = { boot: farmBoot, epoch: 0, online: true };
+    if (epochs.follows(newest, this.newest)) this.newest = newest;
+    this.giveUp(epoch, `refused_${reason}`, now);
+  }
+
+  private network(change: 'down' | 'up' | 'changed', now: Instant): void {
+    this.networkUp = change !== 'down';
+    if (!this.networkUp || !this.started) return;
+    if (this.liveEpoch !== null) {
+      this.actions.push({ kind: 'probe', epoch: this.liveEpoch });
+      this.failure = 'ip_change';
+    }
+    // An attempt from the old address leads nowhere.
+    this.failed = 0;
+    this.startOver(now);
+  }
+
+  private attention(watched: boolean, now: Instant): void {
+    const came = watched && !this.watched;
+    this.watched = watched;
+    if (!came) return;
+    if (this.liveEpoch !== null) this.actions.push({ kind: 'probe', epoch: this.liveEpoch });
+    else if (!this.attempt) {
+      this.failed = 0;
+      this.attemptAt(now);
+    }
+  }
+
+  private stop(): void {
+    this.started = false;
+    this.nextAttempt = null;
+    for (const epoch of [this.liveEpoch, this.attempt?.epoch ?? null]) {
+      if (epoch !== null) this.actions.push({ kind: 'close', epoch, reason: 'session_ended' });
+    }
+    this.liveEpoch = null;
+    this.attempt = null;
+    this.actions.push({ kind: 'ended' });
+  }
+}

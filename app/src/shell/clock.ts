@@ -1,0 +1,34 @@
+/** The page's clock, and timers for the cores. */
+
+import type { Instant } from '../core/time';
+import { toMs } from '../core/time';
+
+/** Now, in the cores' nanoseconds; it never goes back. */
+export function now(): Instant {
+  return Math.round(performance.now() * 1_000_000);
+}
+
+/** Timers longer than this overflow in browsers; a core that is asked early only says so. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
+/** One timer that is set again and again. */
+export class Alarm {
+  private timer: ReturnType<typeof setTimeout> | null = null;
+  private at: Instant | null = null;
+
+  constructor(private readonly ring: () => void) {}
+
+  /** Rings at `at`, or not at all; replaces what was set before. */
+  set(at: Instant | null): void {
+    if (this.timer !== null && at === this.at) return;
+    if (this.timer !== null) clearTimeout(this.timer);
+    this.timer = null;
+    this.at = at;
+    if (at === null) return;
+    const wait = Math.min(Math.max(0, Math.ceil(toMs(at - now()))), LONGEST_TIMER_MS);
+    this.timer = setTimeout(() => {
+      this.timer = null;
+      this.ring();
+    }, wait);
+  }
+}
