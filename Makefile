@@ -40,9 +40,16 @@ tools: need-rust need-cc ## Install what the checks need (cargo-deny; as root al
 
 # --- run it ----------------------------------------------------------------
 
-.PHONY: build demo lab bench card
-build: need-rust need-cc ## Build every program, optimised
+.PHONY: build app demo lab bench card
+build: need-rust need-cc ## Build every program, optimised, and the phone app where Node.js is
 	$(CARGO) build --release --locked $(PROGRAMS)
+	@if command -v npm >/dev/null; then $(MAKE) -s app; else \
+		echo "npm is missing, the phone app is not built: install Node.js 20.19 or newer"; fi
+
+app: app/dist/index.html ## Build the phone app into app/dist, which the broker serves
+
+app/dist/index.html: app/node_modules/.package-lock.json app/build.mjs app/index.html $(shell find app/src app/public -type f 2>/dev/null)
+	cd app && npm run --silent build
 
 demo: build ## A farm, a broker and a phone on this machine; one key per fault
 	target/release/demo $(DEMO)
@@ -90,3 +97,4 @@ e2e: build ## The real programs against each other
 .PHONY: clean
 clean: ## Remove what was built
 	$(CARGO) clean
+	rm -rf app/dist app/node_modules

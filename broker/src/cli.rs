@@ -23,6 +23,7 @@ farm-broker: introduces farms and phones to each other
 Usage:
   farm-broker serve [--config FILE] [--listen ADDR] [--state DIR] [--public-url URL]
                     [--trusted-proxy ADDR]... [--stun ADDR|off]
+                    [--app DIR] [--views URL]
   farm-broker enroll [--name NAME] [--valid DURATION] [--state DIR]
   farm-broker farms [--json] [--state DIR]
 
@@ -40,6 +41,10 @@ Options:
                         device that means another broker is refused
   --trusted-proxy ADDR  a proxy whose X-Forwarded-For is believed
   --stun ADDR|off       where to answer STUN over UDP (where --listen says)
+  --app DIR             the phone app's files, from `make app` (app beside this
+                        program, /usr/share/farm-broker/app)
+  --views URL           where the app shows farm pages: https://*.HOST[:PORT], on
+                        another domain than the app (on localhost: *.localhost)
   --name NAME           the farm's name in the list
   --valid DURATION      how long the token is good for: 30m, 12h, 7d (7d)
   --json                a JSON array; times in seconds since 1970
@@ -107,6 +112,8 @@ fn parse_serve(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Error> {
             Long("state") => settings.state = Some(parser.value()?.into()),
             Long("public-url") => settings.public_url = Some(parser.value()?.parse()?),
             Long("trusted-proxy") => settings.trusted_proxy.push(parser.value()?.parse()?),
+            Long("app") => settings.app = Some(parser.value()?.into()),
+            Long("views") => settings.views = Some(parser.value()?.parse()?),
             Long("stun") => settings.stun = Some(parser.value()?.parse()?),
             other => return common(other),
         }
@@ -222,6 +229,7 @@ mod tests {
             ("serve --listen here", "\"here\""),
             ("serve --json", "--json"),
             ("serve --public-url ftp://x", "ftp://x"),
+            ("serve --views https://example.org", "https://example.org"),
             ("enroll --valid soon", "soon"),
             ("enroll extra", "extra"),
         ] {

@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 pub use public_url::{PublicUrl, PublicUrlError};
 
+use crate::app::Views;
 use crate::core::Limits;
 use crate::server::listen::StunListen;
 
@@ -58,6 +59,10 @@ pub struct Settings {
     pub trusted_proxy: Vec<IpAddr>,
     /// Where to answer STUN.
     pub stun: Option<Stun>,
+    /// The directory of the phone app.
+    pub app: Option<PathBuf>,
+    /// Where the app shows farm pages.
+    pub views: Option<Views>,
     /// Changes to the limits.
     #[serde(default)]
     pub limits: LimitSettings,
@@ -126,6 +131,8 @@ impl Settings {
             public_url: self.public_url.or(other.public_url),
             trusted_proxy,
             stun: self.stun.or(other.stun),
+            app: self.app.or(other.app),
+            views: self.views.or(other.views),
             limits: LimitSettings {
                 connections: self.limits.connections.or(other.limits.connections),
                 connections_per_address: self

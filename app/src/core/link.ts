@@ -49,6 +49,7 @@ export type Event =
   | { kind: 'network_changed'; change: 'up' | 'down' | 'address_changed' }
   | { kind: 'address_changed' }
   | { kind: 'attention'; watched: boolean }
+  | { kind: 'path_back' }
   | { kind: 'probe_answered' }
   | { kind: 'probe_lost' };
 
@@ -149,6 +150,9 @@ export class Link {
         if (!event.watched) break;
         if (this.state.kind === 'online') this.heartbeat.want('attention', now);
         else if (this.state.kind === 'offline') this.onChange('attention', now);
+        break;
+      case 'path_back':
+        this.pathBack(now);
         break;
       case 'probe_answered': {
         const back = this.probeLost;
@@ -305,6 +309,21 @@ export class Link {
         this.heartbeat.want(cause, now);
         break;
     }
+  }
+
+  /** The way to the broker was gone and is there again. What TCP holds is sent when its timer says so; a new connection carries data at once. */
+  private pathBack(now: Instant): void {
+    this.probeLost = false;
+    if (this.isOnline && this.heartbeat.isWaitingForLong(now)) {
+      this.backoff.reset();
+      this.lose({ kind: 'network_changed' }, now);
+      // It was a connection, no attempt that was cut short.
+      this.cuts = 0;
+    }
+    // An attempt that has only just begun was made on the new path.
+    const fresh =
+      this.socket !== null && this.lastConnect !== null && now < this.lastConnect + CONNECT_DEBOUNCE;
+    if (this.isOnline || !fresh) this.onChange('network_changed', now);
   }
 
   private advance(now: Instant): void {

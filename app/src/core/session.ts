@@ -49,6 +49,7 @@ export type Event =
   | { kind: 'lost'; epoch: Epoch }
   | { kind: 'goodbye'; epoch: Epoch; reason: GoodbyeReason }
   | { kind: 'network'; change: 'down' | 'up' | 'changed' }
+  | { kind: 'path_back' }
   | { kind: 'attention'; watched: boolean };
 
 /** What is to be done. */
@@ -140,7 +141,10 @@ export class Session {
       case 'broker_link': {
         const back = event.online && !this.brokerLink;
         this.brokerLink = event.online;
-        if (back && !this.attempt && this.liveEpoch === null) this.callTheFarm(now);
+        if (!back) break;
+        // An offer without answer was lost with the former link.
+        const lost = this.dropUnansweredOffer();
+        if (lost || (!this.attempt && this.liveEpoch === null)) this.callTheFarm(now);
         break;
       }
       case 'presence':
@@ -175,6 +179,12 @@ export class Session {
         break;
       case 'network':
         this.network(event.change, now);
+        break;
+      case 'path_back':
+        if (this.started && this.liveEpoch === null) {
+          this.failed = 0;
+          this.startOver(now);
+        }
         break;
       case 'attention':
         this.attention(event.watched, now);
@@ -317,6 +327,14 @@ export class Session {
     this.attemptAt(now);
   }
 
+  /** Gives up an attempt whose offer was not answered yet: whether there was one. */
+  private dropUnansweredOffer(): boolean {
+    if (this.attempt?.stage !== 'offered') return false;
+    this.actions.push({ kind: 'close', epoch: this.attempt.epoch, reason: 'superseded' });
+    this.attempt = null;
+    return true;
+  }
+
   private hello(epoch: Epoch): void {
     if (this.attempt?.epoch !== epoch) return;
     this.attempt = null;
@@ -376,7 +394,8 @@ export class Session {
       this.actions.push({ kind: 'probe', epoch: live });
       if (!this.attempt) this.attemptAt(now);
     } else if (live === null && (restarted || moved || !known?.online)) {
-      const stale = this.attempt?.stage === 'offered' && restarted;
+      // An offer to the former run or address may never have arrived.
+      const stale = this.attempt?.stage === 'offered' && (restarted || moved);
       if (!this.attempt || stale) {
         this.failed = 0;
         this.startOver(now);

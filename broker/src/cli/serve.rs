@@ -9,8 +9,9 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tracing::level_filters::LevelFilter;
 
+use crate::app::App;
 use crate::config::Settings;
-use crate::server::site::NoSite;
+use crate::server::site::{NoSite, Site};
 use crate::server::{Options, Server};
 
 /// Files that are open besides the sockets: the store, the log, the rest.
@@ -34,7 +35,7 @@ pub(super) fn run(settings: &Settings) -> Result<(), Box<dyn std::error::Error>>
         names: names.unwrap_or_default(),
         trusted_proxies: settings.trusted_proxy.clone(),
         limits,
-        site: Arc::new(NoSite),
+        site: site(settings)?,
     };
     smol::block_on(async {
         // Before the start: a signal that comes meanwhile is not lost.
@@ -62,6 +63,21 @@ pub(super) fn run(settings: &Settings) -> Result<(), Box<dyn std::error::Error>>
         server.stop().await;
         Ok(())
     })
+}
+
+/// The phone app, where there is one. One that was asked for must be there.
+fn site(settings: &Settings) -> Result<Arc<dyn Site>, Box<dyn std::error::Error>> {
+    let Some(directory) = settings.app.clone().or_else(App::found) else {
+        tracing::info!("not serving the phone app: there is none beside this program and no --app");
+        return Ok(Arc::new(NoSite));
+    };
+    let mut views = settings.views.clone().unwrap_or_default();
+    if let Some(url) = &settings.public_url {
+        views = views.framed_by(url.origin());
+    }
+    let app = App::load(&directory, views)?;
+    tracing::info!(directory = %directory.display(), "serving the phone app");
+    Ok(Arc::new(app))
 }
 
 fn name_of(signal: Signal) -> &'static str {

@@ -67,6 +67,15 @@ impl fmt::Display for PublicUrl {
 }
 
 impl PublicUrl {
+    /// The web origin of what is served there.
+    pub fn origin(&self) -> String {
+        let (scheme, own) = if self.default_port == 443 { ("https", 443) } else { ("http", 80) };
+        match self.port.filter(|port| *port != own) {
+            Some(port) => format!("{scheme}://{}:{port}", self.host),
+            None => format!("{scheme}://{}", self.host),
+        }
+    }
+
     /// What devices with this URL call the broker: the port that the scheme
     /// implies may be written or left out.
     pub fn names(&self) -> BTreeSet<String> {

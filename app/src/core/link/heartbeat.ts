@@ -108,6 +108,12 @@ export class Heartbeat {
     this.lastAnswered = now;
   }
 
+  /** Whether a heartbeat waits for an answer longer than a working path needs. */
+  isWaitingForLong(now: Instant): boolean {
+    const first = this.unanswered[0];
+    return first !== undefined && now >= first.sentAt + SHORTEST_PROBE;
+  }
+
   poll(now: Instant, jitter: Jitter): Outcome | null {
     const dead = this.firstToFail();
     if (dead && dead.deadline <= now) return { kind: 'dead', waited: since(now, dead.sentAt) };

@@ -1,0 +1,207 @@
+// A farm, a broker that serves the app, and a browser: the real programs, with
+// fresh state, on loopback. Everything ends when `stop` is called.
+
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { fileURLToPath } from 'node:url';
+import { chromium } from 'playwright-core';
+
+/** Time a program gets to start, or a thing to happen: generous, for a loaded machine. */
+export const PATIENCE = 30_000;
+
+const binaries =
+  process.env.FARM_BIN_DIR ??
+  `${process.env.CARGO_TARGET_DIR ?? fileURLToPath(new URL('../../target', import.meta.url))}/release`;
+
+/** Where the built app lies. */
+export const app = fileURLToPath(new URL('../dist', import.meta.url));
+
+/** Debian's browser, or the one that is named. */
+export const browserPath = process.env.CHROMIUM ?? '/usr/bin/chromium';
+
+export async function freePort() {
+  const server = createServer();
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address();
+  server.close();
+  await once(server, 'close');
+  return port;
+}
+
+/** Waits until `look` gives something; the failure says what was waited for. */
+export async function until(what, look, within = PATIENCE) {
+  const deadline = Date.now() + within;
+  for (;;) {
+    const found = await look();
+    if (found) return found;
+    if (Date.now() > deadline) throw new Error(`waited ${within} ms in vain for ${what}`);
+    await new Promise(resolve => setTimeout(resolve, 20));
+  }
+}
+
+/** A program that runs, can be killed and started again; its last lines are kept for failures. */
+export class Program {
+  constructor(name, args, ready) {
+    Object.assign(this, { name, args, ready, lines: [], child: null });
+  }
+
+  async start() {
+    const path = `${binaries}/${this.name}`;
+    if (!existsSync(path)) throw new Error(`${path} is missing: run make build`);
+    this.child = spawn(path, this.args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    let seen = false;
+    for (const stream of [this.child.stdout, this.child.stderr]) {
+      stream.setEncoding('utf8').on('data', text => {
+        this.lines.push(...text.split('\n').filter(Boolean));
+        this.lines.splice(0, Math.max(0, this.lines.length - 100));
+        seen ||= this.ready.test(text);
+      });
+    }
+    const { child } = this;
+    await until(`${this.name} to be ready`, () => {
+      if (child.exitCode !== null) throw new Error(`${this.name} ended:\n${this.lines.join('\n')}`);
+      return seen;
+    });
+    return this;
+  }
+
+  async end(signal = 'SIGKILL') {
+    const { child } = this;
+    this.child = null;
+    if (!child || child.exitCode !== null || child.signalCode !== null) return;
+    const gone = once(child, 'exit');
+    child.kill(signal);
+    await gone;
+  }
+}
+
+/** Runs a command to its end and gives what it printed. */
+export async function run(name, args) {
+  const child = spawn(`${binaries}/${name}`, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+  let [out, errors] = ['', ''];
+  child.stdout.setEncoding('utf8').on('data', text => {
+    out += text;
+  });
+  child.stderr.setEncoding('utf8').on('data', text => {
+    errors += text;
+  });
+  const [code] = await once(child, 'close');
+  if (code !== 0) throw new Error(`${name} ${args.join(' ')} failed: ${errors}`);
+  return out;
+}
+
+export class World {
+  static async start() {
+    const world = new World();
+    world.dir = mkdtempSync(`${tmpdir()}/farm-app-`);
+    const [broker, greenhouse] = [await freePort(), await freePort()];
+    world.url = `http://localhost:${broker}/`;
+    world.greenhouseUrl = `http://127.0.0.1:${greenhouse}/`;
+    world.greenhouse = new Program('greenhouse', ['--listen', `127.0.0.1:${greenhouse}`], /listening/);
+    const brokerState = `${world.dir}/broker`;
+    world.broker = new Program(
+      'farm-broker',
+      ['serve', '--listen', `127.0.0.1:${broker}`, '--state', brokerState, '--app', app],
+      /listening/,
+    );
+    await Promise.all([world.greenhouse.start(), world.broker.start()]);
+    const token = (await run('farm-broker', ['enroll', '--state', brokerState])).trim();
+    const config = `${world.dir}/farm-agent.toml`;
+    writeFileSync(
+      config,
+      `name = "North field"
+broker = "ws://localhost:${broker}"
+enrollment_token = "${token}"
+app = "${world.url}"
+[[services]]
+name = "greenhouse"
+kind = "http"
+address = "127.0.0.1:${greenhouse}"
+[[services]]
+name = "ssh"
+kind = "tcp"
+address = "127.0.0.1:22"
+`,
+    );
+    world.agentState = `${world.dir}/agent`;
+    world.agent = new Program(
+      'farm-agent',
+      ['run', '--config', config, '--state', world.agentState],
+      /ready|online|let in|broker link|welcome/i,
+    );
+    await world.agent.start();
+    return world;
+  }
+
+  /** A fresh invitation: link and code. */
+  async invite() {
+    return until('an invitation', async () => {
+      try {
+        return JSON.parse(await run('farm-agent', ['invite', '--json', '--state', this.agentState]));
+      } catch {
+        return null;
+      }
+    });
+  }
+
+  /** A browser with a profile of its own, as a person's: nothing of it is turned off. */
+  async browser(language = 'en-GB') {
+    const profile = mkdtempSync(`${this.dir}/profile-`);
+    const args = ['--headless=new', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run'];
+    args.push(
+      '--disable-background-networking',
+      '--disable-component-update',
+      '--disable-sync',
+      `--lang=${language}`,
+    );
+    args.push('--remote-debugging-port=0', `--user-data-dir=${profile}`, 'about:blank');
+    const env = {
+      ...process.env,
+      LANGUAGE: language.slice(0, 2),
+      LANG: `${language.replace('-', '_')}.UTF-8`,
+    };
+    const child = spawn(browserPath, args, { stdio: 'ignore', env });
+    const file = `${profile}/DevToolsActivePort`;
+    const port = await until(
+      'the browser',
+      () => existsSync(file) && readFileSync(file, 'utf8').split('\n')[0],
+    );
+    const browser = await chromium.connectOverCDP(`http://127.0.0.1:${port}`);
+    const stop = async () => {
+      await browser.close().catch(() => undefined);
+      if (child.exitCode === null) {
+        const gone = once(child, 'exit');
+        child.kill();
+        await gone;
+      }
+    };
+    this.browsers.push(stop);
+    return { browser, context: browser.contexts()[0], stop };
+  }
+
+  browsers = [];
+
+  async stop() {
+    for (const stop of this.browsers) await stop();
+    for (const program of [this.agent, this.greenhouse, this.broker]) await program?.end();
+    rmSync(this.dir, { recursive: true, force: true, maxRetries: 5 });
+  }
+}
+
+/** A page of a phone's size on the app. */
+export async function phone(context, url, { width = 360, height = 740, dark = false } = {}) {
+  const page = await context.newPage();
+  await page.setViewportSize({ width, height });
+  await page.emulateMedia({ colorScheme: dark ? 'dark' : 'light' });
+  page.problems = [];
+  page.on('pageerror', error => page.problems.push(String(error)));
+  page.on('console', message => {
+    if (message.type() === 'error') page.problems.push(message.text());
+  });
+  await page.goto(url);
+  return page;
+}

@@ -1,0 +1,73 @@
+// Builds the app into dist/: the app itself, its worker, and what view hosts
+// serve (view/), each file also packed with gzip.
+
+import { createHash } from 'node:crypto';
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { constants, gzipSync } from 'node:zlib';
+import { build } from 'vite';
+
+const here = fileURLToPath(new URL('.', import.meta.url));
+const dist = `${here}dist/`;
+const { version } = JSON.parse(readFileSync(`${here}package.json`, 'utf8'));
+
+/** A script of one file; returns its text. */
+async function script(entry, define = {}) {
+  const result = await build({
+    configFile: false,
+    root: here,
+    logLevel: 'warn',
+    publicDir: false,
+    define,
+    build: {
+      write: false,
+      target: 'es2022',
+      lib: { entry: `${here}src/${entry}`, formats: ['es'], fileName: 'script' },
+    },
+  });
+  const [{ output }] = [result].flat();
+  return output[0].code;
+}
+
+rmSync(dist, { recursive: true, force: true });
+await build({
+  configFile: false,
+  root: here,
+  logLevel: 'warn',
+  define: { __VERSION__: JSON.stringify(version) },
+  build: {
+    target: 'es2022',
+    outDir: dist,
+    emptyOutDir: true,
+    modulePreload: { polyfill: false },
+    assetsInlineLimit: 0,
+  },
+});
+
+const files = readdirSync(dist, { recursive: true, withFileTypes: true })
+  .filter(entry => entry.isFile())
+  .map(entry => `${entry.parentPath}/${entry.name}`.replaceAll('//', '/').slice(dist.length - 1))
+  .sort();
+const hash = createHash('sha256');
+for (const file of files) hash.update(file).update(readFileSync(dist + file.slice(1)));
+const urls = files.map(file => (file === '/index.html' ? '/' : file));
+const worker = await script('worker/app-worker.ts', {
+  __FILES__: JSON.stringify(urls),
+  __BUILD__: JSON.stringify(hash.digest('hex').slice(0, 16)),
+});
+writeFileSync(`${dist}sw.js`, worker);
+
+const { mkdirSync, copyFileSync } = await import('node:fs');
+mkdirSync(`${dist}view`);
+const shim = await script('view/shim.ts');
+writeFileSync(`${dist}view/sw.js`, await script('view/worker.ts', { __SHIM__: JSON.stringify(shim) }));
+writeFileSync(`${dist}view/bridge.js`, await script('view/bridge.ts'));
+writeFileSync(`${dist}view/boot.js`, await script('view/boot.ts'));
+for (const page of ['bridge.html', 'boot.html'])
+  copyFileSync(`${here}src/view/${page}`, `${dist}view/${page}`);
+
+for (const entry of readdirSync(dist, { recursive: true, withFileTypes: true })) {
+  if (!entry.isFile() || !/\.(js|css|svg|webmanifest)$/.test(entry.name)) continue;
+  const path = `${entry.parentPath}/${entry.name}`;
+  writeFileSync(`${path}.gz`, gzipSync(readFileSync(path), { level: constants.Z_BEST_COMPRESSION }));
+}

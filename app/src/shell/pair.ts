@@ -1,0 +1,86 @@
+/** Pairing with a farm. */
+
+import type { FromBroker } from '../core/broker';
+import type { Bytes } from '../core/bytes';
+import { utf8 } from '../core/bytes';
+import { decode, encode } from '../core/codec';
+import { random } from '../core/id';
+import type { Invitation } from '../core/invitation';
+import { type DeviceKey, NONCE_LEN } from '../core/keys';
+import { checkAnswer, MAX_NAME, PairError, request } from '../core/pairing';
+import { payload } from '../core/signal';
+import type { Hub } from './hub';
+
+/** How long pairing may take: the farm may be reconnecting just now. */
+const WITHIN_MS = 30_000;
+
+/** Before a request without an answer is repeated. */
+const REPEAT_MS = 3_000;
+
+/** Where pairing stands, for the screen. */
+export type Trouble = 'broker' | 'no_farm' | 'limit' | 'no_answer';
+
+/** Nobody answered in time; the invitation is not used up. */
+export class NoAnswer extends Error {
+  constructor(readonly trouble: Trouble) {
+    super(trouble);
+  }
+}
+
+/** Asks the farm of an invitation to let this phone in: its key and name. Throws `PairError` or {@link NoAnswer}. */
+export async function pair(
+  hub: Hub,
+  invitation: Invitation,
+  key: DeviceKey,
+  slot: number,
+  phoneName: string,
+): Promise<{ farm: Bytes; name: string }> {
+  const { secret } = invitation;
+  const pinned = invitation.kind === 'link' ? invitation.farm : null;
+  const ask = await request(secret, key.public, slot, random(NONCE_LEN), fitting(phoneName));
+  const body = encode({ pair_request: ask });
+  let trouble: Trouble = 'broker';
+  return new Promise((resolve, reject) => {
+    const send = () => hub.socket.send({ signal: { peer: { invitation: ask.invitation }, payload: body } });
+    const leave = hub.visit({
+      online: () => {
+        trouble = 'no_answer';
+        send();
+      },
+      message: message => void take(message),
+    });
+    const repeat = setInterval(send, REPEAT_MS);
+    const deadline = setTimeout(() => end(() => reject(new NoAnswer(trouble))), WITHIN_MS);
+    const end = (settle: () => void) => {
+      clearInterval(repeat);
+      clearTimeout(deadline);
+      leave();
+      settle();
+    };
+    const take = async (message: FromBroker) => {
+      if (message.undelivered?.peer.invitation) {
+        trouble = message.undelivered.reason === 'offline' ? 'no_farm' : 'limit';
+        return;
+      }
+      if (!message.signal) return;
+      try {
+        const { pair_answer: answer } = decode(payload, message.signal.payload);
+        if (!answer) return;
+        const paired = await checkAnswer(secret, ask, pinned, answer);
+        end(() => resolve(paired));
+      } catch (error) {
+        if (error instanceof PairError && error.kind !== 'other_request') end(() => reject(error));
+      }
+    };
+  });
+}
+
+/** A name cut to what fits the wire. */
+function fitting(name: string): string {
+  let fits = '';
+  for (const character of name.trim()) {
+    if (utf8(fits + character).length > MAX_NAME) break;
+    fits += character;
+  }
+  return fits.trim();
+}
