@@ -10,6 +10,8 @@ use qrcode::render::unicode;
 
 use crate::control_socket::{InvitationReply, PhoneReply, Reply, Request, ask};
 use crate::logging;
+use crate::readings::block::Sample;
+use crate::readings::socket;
 use crate::run::{RunOptions, run};
 use crate::status::Status;
 
@@ -25,6 +27,8 @@ Usage:
   farm-agent phones [--json]            list the paired phones
   farm-agent revoke PHONE               remove a phone: its id, a beginning of it, or its name
   farm-agent status [--json] [--watch]  how the farm stands
+  farm-agent record NAME VALUE [--unit U]
+                                        keep a reading for the phones; prints its number once it is durable
 
 Options:
   --state DIR     where the farm's state is kept (default /var/lib/farm-agent)
@@ -40,6 +44,7 @@ enum Command {
     Phones,
     Revoke(String),
     Status,
+    Record(socket::Line),
 }
 
 struct Parsed {
@@ -73,7 +78,16 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<Parsed>
     let mut parser = lexopt::Parser::from_args(arguments);
     let (mut words, mut json, mut watch) = (Vec::new(), false, false);
     let (mut state, mut config) = (PathBuf::from(DEFAULT_STATE), PathBuf::from(DEFAULT_CONFIG));
-    while let Some(argument) = parser.next()? {
+    let mut unit = None;
+    loop {
+        // A value below zero looks like an option.
+        if let ["record", _] = words.iter().map(String::as_str).collect::<Vec<_>>()[..]
+            && let Some(mut raw) = parser.try_raw_args()
+            && let Some(value) = raw.next_if(|next| next.to_str().is_some_and(|t| t.parse::<f64>().is_ok()))
+        {
+            words.push(value.string()?);
+        }
+        let Some(argument) = parser.next()? else { break };
         match argument {
             Long("help") | Short('h') => {
                 println!("{HELP}");
@@ -87,6 +101,7 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<Parsed>
             Long("config") => config = parser.value()?.into(),
             Long("json") => json = true,
             Long("watch") => watch = true,
+            Long("unit") => unit = Some(parser.value()?.string()?),
             Value(word) => words.push(word.string()?),
             other => return Err(other.unexpected()),
         }
@@ -99,6 +114,11 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<Parsed>
         ["revoke", phone] => Command::Revoke(phone.to_owned()),
         ["revoke"] => return Err("revoke needs a phone: see farm-agent phones".into()),
         ["status"] => Command::Status,
+        ["record", name, value] => {
+            let value = value.parse().map_err(|_| format!("{value:?} is not a number"))?;
+            Command::Record(socket::Line { name: name.to_owned(), value, unit })
+        }
+        ["record", ..] => return Err("record needs a name and a value".into()),
         [] => return Err("a command is missing".into()),
         _ => return Err(format!("unknown command: {}", words.join(" ")).into()),
     };
@@ -112,6 +132,7 @@ fn execute(parsed: Parsed) -> Result<(), Box<dyn std::error::Error>> {
             logging::start();
             return Ok(farm_tunnel::executor::run(run(RunOptions { config, state }))?);
         }
+        Command::Record(line) => return record(&state, line, json),
         Command::Invite => Request::Invite {},
         Command::Phones => Request::Phones {},
         Command::Revoke(phone) => Request::Revoke { phone },
@@ -123,6 +144,17 @@ fn execute(parsed: Parsed) -> Result<(), Box<dyn std::error::Error>> {
         watch && shown.is_ok()
     })?;
     shown
+}
+
+fn record(state: &std::path::Path, line: socket::Line, json: bool) -> Result<(), Box<dyn std::error::Error>> {
+    use std::io::Write;
+    // Told here, since JSON has no words for NaN and infinity.
+    Sample::new(line.name.clone(), line.value, line.unit.clone())?;
+    let sequence = socket::record(state, &line)?;
+    let text =
+        if json { serde_json::to_string(&socket::Reply::Sequence(sequence))? } else { sequence.to_string() };
+    writeln!(std::io::stdout(), "{text}")?;
+    Ok(())
 }
 
 fn show(reply: Reply, json: bool) -> Result<(), Box<dyn std::error::Error>> {
@@ -210,6 +242,19 @@ mod tests {
     #[test]
     fn misuse_is_told_from_failure() {
         for bad in [&["fly"][..], &[], &["revoke"], &["run", "--nonsense"], &["status", "extra"]] {
+            assert!(parsed(bad).is_err(), "{bad:?}");
+        }
+        let record = |words: &[&str]| match parsed(words).unwrap().unwrap().command {
+            Command::Record(line) => line,
+            _ => panic!("{words:?}"),
+        };
+        for words in
+            [&["record", "air", "-5.5", "--unit", "°C"][..], &["record", "--unit", "°C", "air", "-5.5"]]
+        {
+            let line = record(words);
+            assert_eq!((line.name.as_str(), line.value, line.unit.as_deref()), ("air", -5.5, Some("°C")));
+        }
+        for bad in [&["record"][..], &["record", "a"], &["record", "a", "much"], &["record", "a", "1", "2"]] {
             assert!(parsed(bad).is_err(), "{bad:?}");
         }
         let good = parsed(&["status", "--json", "--state", "/x"]).unwrap().unwrap();

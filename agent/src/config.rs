@@ -1,5 +1,7 @@
 //! The agent's config file, written by an installer on the card.
 
+mod readings;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,6 +11,8 @@ use farm_protocol::service::{self, MAX_SERVICES, Service, ServiceKind};
 use farm_tunnel::broker_socket::BrokerAddress;
 use serde::Deserialize;
 use toml::Spanned;
+
+pub use self::readings::ReadingsConfig;
 
 /// Largest config file that is read, in bytes.
 const MAX_FILE: u64 = 64 * 1024;
@@ -30,6 +34,8 @@ pub struct Config {
     pub services: Vec<ServiceConfig>,
     /// Keep only local addresses that match, for tests and odd networks.
     pub local_addresses: Vec<std::net::IpAddr>,
+    /// How readings are taken and kept.
+    pub readings: ReadingsConfig,
 }
 
 /// One service.
@@ -95,6 +101,8 @@ struct File {
     services: Vec<Spanned<FileService>>,
     #[serde(default)]
     local_addresses: Vec<std::net::IpAddr>,
+    #[serde(default)]
+    readings: readings::FileReadings,
 }
 
 #[derive(Deserialize)]
@@ -180,6 +188,7 @@ impl Config {
             services.push(ServiceConfig { service: Service { name, kind: entry.kind }, address });
         }
         let broker_ca = file.broker_ca;
+        let readings = file.readings.check().map_err(|(span, problem)| (at(span), problem))?;
         Ok(Self {
             name,
             broker,
@@ -188,6 +197,7 @@ impl Config {
             app,
             services,
             local_addresses: file.local_addresses,
+            readings,
         })
     }
 }
@@ -249,6 +259,9 @@ address = "127.0.0.1:8080"
             ("\"http\"", "\"htttp\"", 6, "htttp"),
             ("127.0.0.1:8080", "127.0.0.1", 7, "HOST:PORT"),
             ("127.0.0.1:8080", "127.0.0.1:99999", 7, "HOST:PORT"),
+            ("[[services]]", "[readings]\nmax_megabytes = 0\n[[services]]", 5, "max_megabytes"),
+            ("[[services]]", "[readings]\ninterval_seconds = 1\n[[services]]", 5, "interval_seconds"),
+            ("[[services]]", "[readings]\nsocket = \"here\"\n[[services]]", 5, "absolute"),
         ] {
             let (at, problem) = line_of(&GOOD.replacen(from, to, 1));
             assert!(problem.contains(part), "{problem}");

@@ -29,6 +29,7 @@ use crate::config::Config;
 use crate::control_socket::Asked;
 use crate::counters::Counters;
 use crate::forward::Services;
+use crate::readings::writer::Readings;
 use crate::state::{State, StateError};
 use crate::watchdog;
 
@@ -48,6 +49,10 @@ pub struct Setup {
     pub state: State,
     /// What opening it found.
     pub alarms: Vec<String>,
+    /// The log of readings, running.
+    pub readings: Readings,
+    /// How often the agent's own readings are taken; `None` for never.
+    pub own_readings: async_channel::Sender<Option<std::time::Duration>>,
     /// This run.
     pub boot: BootId,
     /// Knows the broker's address.
@@ -85,6 +90,8 @@ pub struct Farm {
     epoch: Epoch,
     started: Instant,
     alarms: Vec<String>,
+    readings: Readings,
+    own_readings: async_channel::Sender<Option<std::time::Duration>>,
     dialer: Dialer,
     broker: BrokerSocket,
     welcome: Option<Welcome>,
@@ -143,6 +150,8 @@ pub async fn run(setup: Setup) {
         state: setup.state,
         key,
         alarms: setup.alarms,
+        readings: setup.readings,
+        own_readings: setup.own_readings,
         dialer: setup.dialer,
         broker: setup.broker,
         welcome: None,
@@ -177,7 +186,7 @@ pub async fn run(setup: Setup) {
             Step::Note(carrier, note) => farm.note(carrier, note),
             Step::Built(built) => farm.built(built),
             Step::Local(asked) => farm.local(asked).await,
-            Step::Order(Some(Order::Reload(config))) => farm.reload(*config),
+            Step::Order(Some(Order::Reload(config))) => farm.reload(*config).await,
             Step::Order(Some(Order::Stop) | None) => return farm.stop().await,
             Step::Timeout => {
                 farm.lifecycle.handle_timeout(Instant::now());
@@ -283,6 +292,8 @@ impl Farm {
                 watch.broker_echo(observed.ip());
             }
         }
+        self.readings.clock().told(std::time::Duration::from_secs(welcome.time));
+        self.readings.clock_changed();
         self.welcome = Some(welcome);
     }
 
@@ -348,11 +359,16 @@ impl Farm {
         self.suspect_carriers();
     }
 
-    fn reload(&mut self, config: Config) {
+    async fn reload(&mut self, config: Config) {
         if config.broker != self.config.broker || config.broker_ca != self.config.broker_ca {
             tracing::warn!("the broker in the config changed: restart the agent to use the new one");
         }
         self.services.replace(&config.services);
+        if config.readings != self.config.readings {
+            self.readings.configure(config.readings.settings()).await;
+            // Full: the one before was not taken up yet; the next reload tells.
+            let _ = self.own_readings.try_send(config.readings.interval);
+        }
         self.config = config;
         self.tell_services();
         tracing::info!(services = self.config.services.len(), "the config was read again");
@@ -390,6 +406,7 @@ impl Farm {
         self.broker.event(link::Event::Stop);
         // For the goodbyes to leave; nobody waits for an answer.
         smol::Timer::after(std::time::Duration::from_millis(100)).await;
+        self.readings.stop().await;
         self.state.close().await
     }
 }

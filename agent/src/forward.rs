@@ -13,6 +13,8 @@ use smol::net::TcpStream;
 
 use crate::config::{ServiceAddress, ServiceConfig};
 use crate::counters::{Count, Counters};
+use crate::readings::delivery;
+use crate::readings::writer::Readings;
 
 /// For a service to accept a connection: it is on this machine or in the same
 /// building. Three SYNs (at 0, 1 and 3 s) have gone out by then.
@@ -48,12 +50,25 @@ pub async fn serve(
     session: SessionId,
     incoming: async_channel::Receiver<Incoming>,
     services: Services,
+    readings: Readings,
     counters: Counters,
 ) {
     while let Ok(incoming) = incoming.recv().await {
-        let (services, counters) = (services.clone(), counters.clone());
-        farm_tunnel::executor::spawn(async move { forward(session, incoming, &services, &counters).await })
-            .detach();
+        let (services, counters, readings) = (services.clone(), counters.clone(), readings.clone());
+        farm_tunnel::executor::spawn(async move {
+            if incoming.target == farm_protocol::readings::TARGET {
+                deliver(session, incoming, &readings).await;
+            } else {
+                forward(session, incoming, &services, &counters).await;
+            }
+        })
+        .detach();
+    }
+}
+
+async fn deliver(session: SessionId, incoming: Incoming, readings: &Readings) {
+    if let Err(error) = delivery::serve(&incoming.stream, readings).await {
+        tracing::debug!(%session, %error, "readings were not delivered to the end");
     }
 }
 

@@ -6,12 +6,14 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod clocks;
 pub mod config;
 pub mod control_socket;
 pub mod counters;
 pub mod farm;
 pub mod forward;
 pub mod logging;
+pub mod readings;
 pub mod run;
 pub mod state;
 pub mod status;

@@ -7,6 +7,7 @@ use farm_protocol::broker::Role;
 use farm_protocol::id::{BootId, Slot};
 use farm_tunnel::address_watch::AddressWatch;
 use farm_tunnel::broker_socket::{BrokerSocket, Dialer, Identity, Trust, TrustError};
+use farm_tunnel::clock::Clock;
 use farm_tunnel::progress::Progress;
 use futures_util::StreamExt;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -14,7 +15,9 @@ use sd_notify::NotifyState;
 
 use crate::config::{Config, ConfigError};
 use crate::control_socket::{self, ControlError};
-use crate::farm::{self, Order, Setup, wall_time};
+use crate::farm::{self, Order, Setup};
+use crate::readings::builtin::Builtin;
+use crate::readings::{socket, writer};
 use crate::state::{State, StateError};
 use crate::watchdog;
 
@@ -63,14 +66,20 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
         Some(path) => Trust::from_pem(path)?,
         None => Trust::public()?,
     };
+    let clock = Clock::new();
+    let trust = trust.by(&clock);
     if !config.broker.secure {
         tracing::warn!("the broker is reached without TLS (ws://): for labs, or a TLS proxy in front of it");
     }
-    let (state, report) = State::open(&options.state, wall_time())?;
+    let (state, report) = State::open(&options.state, clock.now().time.as_secs())?;
+    let log =
+        writer::open(state.store(), &report, clock, config.readings.settings()).map_err(StateError::from)?;
     let alarms: Vec<String> = report.alarms.iter().map(ToString::to_string).collect();
     alarms.iter().for_each(|alarm| tracing::error!(alarm, "the stored state"));
     let signals = Signals::new([Signal::Term, Signal::Int, Signal::Hup]).map_err(RunError::Signals)?;
     let listener = control_socket::listen(&options.state)?;
+    let mut record_listeners = vec![socket::listen(&options.state.join(socket::SOCKET))?];
+    record_listeners.extend(config.readings.socket.as_deref().map(socket::listen).transpose()?);
 
     let random = SystemRandom::new();
     let (mut boot, mut seed) = ([0; BootId::LEN], [0; 8]);
@@ -102,6 +111,17 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
         }
     };
     let (ask, asked) = async_channel::bounded(COMMANDS);
+    let readings = log.readings.clone();
+    farm_tunnel::executor::spawn(log.run(progress.watch("readings"))).detach();
+    for listener in record_listeners {
+        farm_tunnel::executor::spawn(socket::serve(listener, readings.clone())).detach();
+    }
+    let (own_readings, interval) = async_channel::bounded(1);
+    // Empty and open: there is room.
+    let _ = own_readings.try_send(config.readings.interval);
+    let builtin =
+        Builtin { readings: readings.clone(), interval, ask: ask.clone(), state: options.state.clone() };
+    farm_tunnel::executor::spawn(builtin.run(progress.watch("own readings"))).detach();
     farm_tunnel::executor::spawn(control_socket::serve(listener, ask)).detach();
     farm_tunnel::executor::spawn(watchdog::feed(progress.clone())).detach();
     let (order, orders) = async_channel::bounded(1);
@@ -109,8 +129,21 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
 
     println!("farm-agent ready: farm {} ({})", state.farm(), config.name);
     watchdog::notify(&[NotifyState::Ready, NotifyState::Status("started; connecting to the broker")]);
-    let setup =
-        Setup { config, state, alarms, boot, dialer, broker, broker_events, watch, asked, progress, orders };
+    let setup = Setup {
+        config,
+        state,
+        alarms,
+        readings,
+        own_readings,
+        boot,
+        dialer,
+        broker,
+        broker_events,
+        watch,
+        asked,
+        progress,
+        orders,
+    };
     farm::run(setup).await;
     Ok(())
 }

@@ -103,6 +103,11 @@ impl State {
         Ok((Self { store, key: Arc::new(key), start: Epoch::of_start(starts), jumped: false }, report))
     }
 
+    /// The store, for the tables of others.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// The farm's key.
     pub fn key(&self) -> Arc<DeviceKey> {
         self.key.clone()

@@ -1,5 +1,7 @@
 //! The command line.
 
+mod readings;
+
 use std::ffi::OsString;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -27,10 +29,15 @@ Usage:
   farm-connect farms [--json]                       list the paired farms
   farm-connect status FARM [--json] [--watch]       how the tunnel to a farm stands
   farm-connect forward FARM SERVICE [--listen ADDR] let a local port lead to a service
+  farm-connect readings FARM [--since N] [--json] [--follow]
+                                                    what the farm has recorded since the last time
 
 FARM is a farm's name, its id, or the beginning of its id.
 
 Options:
+  --since N       every reading after number N, 0 for all that the farm has;
+                  what comes next time stays as it is
+  --follow        go on with new readings
   --listen ADDR   where forward listens (default 127.0.0.1:0, any free port)
   --name NAME     what the farm's owner sees this device as (default: this computer's name)
   --state DIR     where this device's state is kept
@@ -53,6 +60,7 @@ enum Command {
     Farms,
     Status(String),
     Forward { farm: String, service: String, listen: SocketAddr },
+    Readings(readings::Wanted),
 }
 
 struct Parsed {
@@ -105,6 +113,7 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<Parsed>
     let mut parser = lexopt::Parser::from_args(arguments);
     let (mut words, mut json, mut watch) = (Vec::new(), false, false);
     let (mut state, mut name, mut broker, mut listen) = (None, None, None, None);
+    let (mut since, mut follow) = (None, false);
     while let Some(argument) = parser.next()? {
         match argument {
             Long("help") | Short('h') => {
@@ -121,6 +130,8 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<Parsed>
             Long("listen") => listen = Some(parser.value()?.parse::<SocketAddr>()?),
             Long("json") => json = true,
             Long("watch") => watch = true,
+            Long("since") => since = Some(parser.value()?.parse::<u64>()?),
+            Long("follow") => follow = true,
             Value(word) => words.push(word.string()?),
             other => return Err(other.unexpected()),
         }
@@ -136,7 +147,10 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<Parsed>
             service: service.to_owned(),
             listen: listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0))),
         },
-        ["status"] | ["forward"] | ["forward", _] => {
+        ["readings", farm] => {
+            Command::Readings(readings::Wanted { farm: farm.to_owned(), since, follow, json })
+        }
+        ["status"] | ["readings"] | ["forward"] | ["forward", _] => {
             return Err(format!("{} needs more words", words[0]).into());
         }
         [] => return Err("a command is missing".into()),
@@ -182,6 +196,7 @@ async fn execute(parsed: Parsed) -> Result<(), Failure> {
         }
         Command::Farms => farms(&client, json),
         Command::Status(farm) => status(&client, &farm, json, watch).await,
+        Command::Readings(wanted) => readings::readings(&client, &wanted).await,
         Command::Forward { farm, service, listen } => forward(&client, &farm, &service, listen).await,
     }
 }

@@ -193,6 +193,32 @@ impl Client {
         replace(&self.directory, &address_file(farm), address.to_string().as_bytes())
     }
 
+    /// The number of the newest reading of this farm that was shown.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn position(&self, farm: &FarmRecord) -> Result<u64, ClientError> {
+        let path = self.directory.join(position_file(farm));
+        match fs::read_to_string(&path) {
+            Ok(text) => text
+                .trim()
+                .parse()
+                .map_err(|_| ClientError::Damaged { path, problem: "it is not a number".to_owned() }),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(source) => Err(ClientError::Io { path, source }),
+        }
+    }
+
+    /// Remembers how far readings of this farm were shown.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn keep_position(&self, farm: &FarmRecord, newest: u64) -> Result<(), ClientError> {
+        let name = position_file(farm);
+        replace(&self.directory, &name, format!("{newest}\n").as_bytes())
+            .map_err(|source| ClientError::Io { path: self.directory.join(name), source })
+    }
+
     fn store(&self) -> Result<(), ClientError> {
         let farms = self.farms();
         let stored = Stored {
@@ -216,6 +242,10 @@ impl Client {
 
 fn address_file(farm: &FarmId) -> String {
     format!("broker-of-{farm}.address")
+}
+
+fn position_file(farm: &FarmRecord) -> String {
+    format!("readings-{}", farm.id())
 }
 
 fn read(path: &Path, bytes: &[u8]) -> Result<(DeviceKey, Vec<FarmRecord>), ClientError> {
@@ -294,6 +324,20 @@ mod tests {
         assert_eq!(Client::open(dir.path()).unwrap().broker_address(&id), Some(address));
         fs::write(dir.path().join(address_file(&id)), "nonsense").unwrap();
         assert_eq!(client.broker_address(&id), None);
+    }
+
+    #[test]
+    fn how_far_readings_were_shown_is_kept_for_each_farm() {
+        let dir = tempfile::tempdir().unwrap();
+        let client = Client::open(dir.path()).unwrap();
+        let (north, south) = (farm(1, "North"), farm(2, "South"));
+        assert_eq!(client.position(&north).unwrap(), 0);
+        client.keep_position(&north, 17).unwrap();
+        client.keep_position(&south, 4).unwrap();
+        let again = Client::open(dir.path()).unwrap();
+        assert_eq!((again.position(&north).unwrap(), again.position(&south).unwrap()), (17, 4));
+        fs::write(dir.path().join(position_file(&north)), "many").unwrap();
+        assert!(again.position(&north).is_err());
     }
 
     #[test]

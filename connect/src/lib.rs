@@ -21,9 +21,11 @@ pub mod cli;
 mod client;
 pub mod forward;
 mod pair;
+pub mod readings;
 mod slot;
 mod status;
 mod tunnel;
+mod utc;
 
 pub use attention::Attention;
 pub use client::{Client, ClientError, FarmRecord};

@@ -19,6 +19,7 @@ pub mod invitation;
 pub mod keys;
 pub mod pairing;
 pub mod ping;
+pub mod readings;
 pub mod service;
 pub mod signal;
 pub mod stun;

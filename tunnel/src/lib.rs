@@ -10,6 +10,7 @@ pub mod address_watch;
 pub mod backoff;
 pub mod broker_socket;
 pub mod carrier;
+pub mod clock;
 pub mod executor;
 pub mod health;
 pub mod ip_change;

@@ -104,7 +104,13 @@ impl Farm {
     fn begin(&mut self, session: SessionId) {
         tracing::info!(%session, "session begins");
         let (streams, incoming) = Streams::new(mux::Role::Farm);
-        let serve = forward::serve(session, incoming, self.services.clone(), self.counters.clone());
+        let serve = forward::serve(
+            session,
+            incoming,
+            self.services.clone(),
+            self.readings.clone(),
+            self.counters.clone(),
+        );
         farm_tunnel::executor::spawn(serve).detach();
         self.sessions.insert(session, SessionRuntime { streams, carriers: BTreeMap::new(), watched: true });
     }

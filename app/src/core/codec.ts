@@ -7,7 +7,7 @@
 
 import { encode as cborEncode, Tokenizer, Type, tokensToObject } from 'cborg';
 import type { Bytes } from './bytes';
-import { Malformed, type Reader } from './schema';
+import { Float, Malformed, type Reader } from './schema';
 
 /** The version of the wire. */
 export const VERSION = 1;
@@ -36,11 +36,6 @@ const OPTIONS = {
 };
 
 const utf8Decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
-
-/** A float on the wire: no field of ours takes one, and 1.0 is not 1. */
-class Float {
-  constructor(readonly value: number) {}
-}
 
 class ExactTokenizer extends Tokenizer {
   override next() {

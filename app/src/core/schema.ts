@@ -9,6 +9,11 @@ import { utf8 } from './bytes';
 /** Not of the expected shape. */
 export class Malformed extends Error {}
 
+/** A float on the wire: only {@link number} takes one, elsewhere 1.0 is not 1. */
+export class Float {
+  constructor(readonly value: number) {}
+}
+
 /** Takes what the decoder made of a value and checks it. */
 export type Reader<T> = (value: unknown) => T;
 
@@ -54,6 +59,12 @@ export const u16 = integer(0xffff);
 export const u32 = integer(0xffff_ffff);
 /** Below 2^53: exact here. */
 export const safe = integer(Number.MAX_SAFE_INTEGER);
+
+/** A finite number, whole or not. */
+export const number: Reader<number> = value => {
+  const found = value instanceof Float ? value.value : value;
+  return typeof found === 'number' && Number.isFinite(found) ? found : fail('a finite number');
+};
 
 /** True or false. */
 export const bool: Reader<boolean> = value => (typeof value === 'boolean' ? value : fail('true or false'));

@@ -8,6 +8,7 @@ use farm_protocol::codec::{self, CodecError};
 use farm_protocol::control::Control;
 use farm_protocol::frame::Frame;
 use farm_protocol::ping::Ping;
+use farm_protocol::readings;
 use farm_protocol::signal::{Payload, PeerSignal};
 
 /// What stands in an envelope of its own.
@@ -41,7 +42,9 @@ messages! {
     Payload = "payload",
     PeerSignal = "peer-signal",
     Control = "control",
-    Ping = "ping"
+    Ping = "ping",
+    readings::Request = "readings-request",
+    readings::Answer = "readings-answer"
 }
 
 impl Message for Frame {
@@ -77,7 +80,7 @@ impl Kind {
     }
 }
 
-pub(crate) const KINDS: [Kind; 7] = [
+pub(crate) const KINDS: [Kind; 9] = [
     Kind::of::<ToBroker>(),
     Kind::of::<FromBroker>(),
     Kind::of::<Payload>(),
@@ -85,6 +88,8 @@ pub(crate) const KINDS: [Kind; 7] = [
     Kind::of::<Control>(),
     Kind::of::<Frame>(),
     Kind::of::<Ping>(),
+    Kind::of::<readings::Request>(),
+    Kind::of::<readings::Answer>(),
 ];
 
 fn rewrite<T: Message>(bytes: &[u8]) -> Result<Vec<u8>, CodecError> {

@@ -58,6 +58,7 @@ pub(crate) fn json(value: &Value) -> Json {
         Value::Null => Json::Null,
         Value::Bool(yes) => (*yes).into(),
         Value::Integer(number) => u64::try_from(*number).expect("no negative numbers").into(),
+        Value::Float(number) => (*number).into(),
         Value::Text(text) => text.as_str().into(),
         Value::Bytes(bytes) => format!("h'{}'", HEXLOWER.encode(bytes)).into(),
         Value::Array(items) => items.iter().map(json).collect(),

@@ -60,3 +60,9 @@ fn frame() {
 fn ping() {
     holds(strategies::ping());
 }
+
+#[test]
+fn readings() {
+    holds(strategies::readings_request());
+    holds(strategies::readings_answer());
+}

@@ -109,6 +109,7 @@ fn the_reasons_are_those_of_the_code() {
     use farm_protocol::control::GoodbyeReason;
     use farm_protocol::frame::ResetReason;
     use farm_protocol::pairing::PairRefused;
+    use farm_protocol::readings::{Clock, GapReason};
     use farm_protocol::signal::OfferRefused;
     same("refused-reason", &strategies::REFUSED, &RefusedReason::Other);
     same("undelivered-reason", &strategies::UNDELIVERED, &UndeliveredReason::Other);
@@ -116,6 +117,8 @@ fn the_reasons_are_those_of_the_code() {
     same("pair-refused-reason", &strategies::PAIR_REFUSED, &PairRefused::Other);
     same("goodbye-reason", &strategies::GOODBYE, &GoodbyeReason::Other);
     same("reset-reason", &strategies::RESET, &ResetReason::Other);
+    same("gap-reason", &strategies::GAP, &GapReason::Other);
+    same("reading-clock", &strategies::CLOCK, &Clock::Other);
 }
 
 /// Calls `visit` with every item below and including `value`, as a path of

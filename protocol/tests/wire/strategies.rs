@@ -9,6 +9,9 @@ use farm_protocol::id::{BootId, FarmId, InvitationId, PhoneId, SessionId, Slot};
 use farm_protocol::keys::{DeviceKey, Mac, Nonce, PublicKey, Signature};
 use farm_protocol::pairing::{PairAnswer, PairRefused, PairRequest};
 use farm_protocol::ping::Ping;
+use farm_protocol::readings::{
+    Answer, Clock, Follow, Gap, GapReason, MAX_UNIT, Newest, Reading, Request, check_name, check_unit,
+};
 use farm_protocol::service::{self, Service, ServiceKind};
 use farm_protocol::signal::{Content, OfferRefused, Payload, PeerSignal, Signed};
 use proptest::collection::vec;
@@ -71,6 +74,8 @@ pub(crate) const RESET: [ResetReason; 9] = [
     ResetReason::ProtocolError,
     ResetReason::Other,
 ];
+pub(crate) const GAP: [GapReason; 3] = [GapReason::Pruned, GapReason::Damaged, GapReason::Other];
+pub(crate) const CLOCK: [Clock; 4] = [Clock::Set, Clock::Corrected, Clock::Guessed, Clock::Other];
 
 /// The same cases at every run, unless PROPTEST_CASES or PROPTEST_RNG_SEED
 /// ask for others.
@@ -359,6 +364,38 @@ pub(crate) fn ping() -> BoxedStrategy<Ping> {
     prop_oneof![any::<u32>().prop_map(Ping::Ping), any::<u32>().prop_map(Ping::Pong),].boxed()
 }
 
+fn reading() -> impl Strategy<Value = Reading> {
+    let name = "[\\p{L}0-9][\\p{L}0-9_.:/-]{0,12}( [a-z]{1,4})?"
+        .prop_filter("short", |name: &String| check_name(name).is_ok());
+    let unit = "[a-zA-Z°%/]{1,6}"
+        .prop_filter("short", |unit: &String| unit.len() <= MAX_UNIT && check_unit(unit).is_ok());
+    let value = prop_oneof![
+        any::<f64>().prop_filter("finite", |value| value.is_finite()),
+        any::<i32>().prop_map(|tenths| f64::from(tenths) / 10.0),
+    ];
+    (safe(), safe(), select(CLOCK.to_vec()), name, value, option::of(unit)).prop_map(
+        |(sequence, time, clock, name, value, unit)| Reading { sequence, time, clock, name, value, unit },
+    )
+}
+
+pub(crate) fn readings_request() -> BoxedStrategy<Request> {
+    (safe(), any::<bool>()).prop_map(|(after, live)| Request::Follow(Follow { after, live })).boxed()
+}
+
+pub(crate) fn readings_answer() -> BoxedStrategy<Answer> {
+    prop_oneof![
+        vec(reading(), 1..20).prop_map(Answer::Readings),
+        (safe(), safe(), select(GAP.to_vec())).prop_map(|(first, last, reason)| Answer::Gap(Gap {
+            first,
+            last,
+            reason
+        })),
+        safe().prop_map(|newest| Answer::CaughtUp(Newest { newest })),
+        safe().prop_map(|newest| Answer::Behind(Newest { newest })),
+    ]
+    .boxed()
+}
+
 /// A message of any kind: the kind's name and the bytes.
 pub(crate) fn any_message() -> BoxedStrategy<(&'static str, Vec<u8>)> {
     fn bytes<T: Message + 'static>(strategy: BoxedStrategy<T>) -> BoxedStrategy<(&'static str, Vec<u8>)> {
@@ -372,6 +409,8 @@ pub(crate) fn any_message() -> BoxedStrategy<(&'static str, Vec<u8>)> {
         bytes(control()),
         bytes(frame()),
         bytes(ping()),
+        bytes(readings_request()),
+        bytes(readings_answer()),
     ]
     .boxed()
 }

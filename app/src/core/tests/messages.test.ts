@@ -4,6 +4,7 @@ import { decode, encode } from '../codec';
 import { control } from '../control';
 import * as frame from '../frame';
 import { ping } from '../ping';
+import * as readings from '../readings';
 import type { Reader } from '../schema';
 import { payload, peerSignal } from '../signal';
 import { notation, raw, str, vectors } from './vectors';
@@ -20,6 +21,8 @@ const readers: Record<string, Reader<unknown>> = {
     return frame.wire(value);
   },
   ping,
+  'readings-request': readings.request,
+  'readings-answer': readings.answer,
 };
 
 function reader(type: string): Reader<unknown> {

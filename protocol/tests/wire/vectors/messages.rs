@@ -3,6 +3,7 @@
 
 mod broker;
 mod carrier;
+mod readings;
 mod signals;
 
 use farm_protocol::keys::Signature;
@@ -43,6 +44,7 @@ pub(crate) fn cases() -> Vec<Case> {
     carrier::control(&mut out);
     carrier::frames(&mut out);
     carrier::pings(&mut out);
+    readings::readings(&mut out);
     out
 }
 

@@ -17,6 +17,7 @@ pub(super) fn file() -> Json {
     signals(&mut out);
     control(&mut out);
     frames(&mut out);
+    readings(&mut out);
     forms(&mut out);
     sizes(&mut out);
     out.0.into()
@@ -315,6 +316,66 @@ fn frames(out: &mut Cases) {
         ("as text", json!("ping")),
     ] {
         out.body("ping", name, &body);
+    }
+}
+
+fn readings(out: &mut Cases) {
+    const ASKED: &str = "readings-request";
+    let follow = json!({"follow": {"after": 0, "live": true}});
+    out.changed(ASKED, &follow, "/follow/after", &epochs());
+    out.changed(ASKED, &follow, "/follow/live", &[("a number", json!(1)), ("null", json!(null))]);
+    out.without(ASKED, &follow, "/follow/after");
+    out.without(ASKED, &follow, "/follow/live");
+
+    const KIND: &str = "readings-answer";
+    let readings =
+        json!({"readings": [{"n": 1, "t": 5, "c": "set", "name": "x", "value": 0.5, "unit": "%"}]});
+    for field in ["n", "t", "c", "name", "value"] {
+        out.without(KIND, &readings, &format!("/readings/0/{field}"));
+    }
+    out.changed(KIND, &readings, "/readings/0/n", &epochs());
+    out.changed(KIND, &readings, "/readings/0/t", &epochs());
+    out.changed(
+        KIND,
+        &readings,
+        "/readings/0/name",
+        &[
+            ("empty", json!("")),
+            ("65 bytes", "x".repeat(65).into()),
+            ("33 characters of 2 bytes", "я".repeat(33).into()),
+            ("a control character", json!("a\u{1b}[2J")),
+            ("a line end", json!("a\nb")),
+            ("a mark that turns the writing", json!("a\u{202e}b")),
+            ("a blank first", json!(" a")),
+            ("a blank last", json!("a ")),
+            ("two blanks", json!("a  b")),
+        ],
+    );
+    out.changed(
+        KIND,
+        &readings,
+        "/readings/0/unit",
+        &[("empty", json!("")), ("17 bytes", "u".repeat(17).into()), ("a blank", json!("k m"))],
+    );
+    out.changed(KIND, &readings, "/readings/0/value", &[("text", json!("1")), ("null", json!(null))]);
+    for (what, bits) in [("NaN", "7e00"), ("infinity", "7c00"), ("minus infinity", "fc00")] {
+        let good = cbor(&readings);
+        let at = good.windows(3).position(|three| three == [0xf9, 0x38, 0x00]).expect("0.5 in two bytes");
+        let mut bad = [&[0x82, 1][..], &good].concat();
+        bad[at + 3..at + 5].copy_from_slice(&crate::notation::unhex(bits));
+        out.bytes(KIND, &format!("readings.0.value, {what}"), &bad);
+    }
+    let many = vec![readings["readings"][0].clone(); 257];
+    out.changed(KIND, &readings, "/readings", &[("none", json!([])), ("257 of them", many.into())]);
+    let gap = json!({"gap": {"first": 1, "last": 2, "reason": "pruned"}});
+    for field in ["first", "last"] {
+        out.changed(KIND, &gap, &format!("/gap/{field}"), &epochs());
+        out.without(KIND, &gap, &format!("/gap/{field}"));
+    }
+    for kind in ["caught_up", "behind"] {
+        let message = json!({kind: {"newest": 1}});
+        out.changed(KIND, &message, &format!("/{kind}/newest"), &epochs());
+        out.without(KIND, &message, &format!("/{kind}/newest"));
     }
 }
 

@@ -1,0 +1,605 @@
+//! The one task that writes: gathers waiting readings, makes them durable
+//! together, and only then answers, each with its number. It also prunes.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use farm_protocol::id::BootId;
+use farm_store::{Alarm, Batch, OpenReport, Store};
+use farm_tunnel::clock::Clock;
+use farm_tunnel::progress::Beat;
+
+use super::block::{Moment, Recorded, Sample};
+use super::log::{Found, Group, Limits, Log};
+use super::pace::{ENOUGH, Pace};
+use super::query::{self, Page};
+use super::tables::{BLOCKS, BOOTS, BootRecord, FIRST, HOLES, RESERVED, TIME};
+use crate::clocks::{Stamper, boot_id};
+
+/// Requests that wait for the writer; whoever has more waits.
+const REQUESTS: usize = 512;
+
+/// A commit holds at most this, in bytes of readings: below the store's 64 KiB
+/// with what stands around them.
+const MAX_GROUP_BYTES: usize = 44 << 10;
+
+/// One request holds at most so many readings.
+pub const MAX_SAMPLES: usize = 64;
+
+/// How often the trusted time is stored, with a commit that is due anyway: a
+/// clock that starts from it is at most this much older than the power cut.
+const STORE_TIME_EVERY: Duration = Duration::from_secs(300);
+
+/// How often old readings are looked for.
+const PRUNE_EVERY: Duration = Duration::from_secs(3600);
+
+/// Followers at once: as many as the farm can have sessions.
+pub const MAX_FOLLOWERS: usize = 32;
+
+/// Why a reading was not recorded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// The store refused or failed.
+    #[error("not recorded: {0}")]
+    Store(#[from] farm_store::Error),
+    /// The agent ends.
+    #[error("not recorded: the agent is stopping")]
+    Stopping,
+}
+
+/// How the log is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// How much is kept.
+    pub limits: Limits,
+    /// The shortest time between two commits in the long run, see [`Pace`].
+    pub interval: Duration,
+}
+
+/// How the log stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The newest durable number; 0 for none.
+    pub newest: u64,
+    /// Bytes of all blocks; 0 until they have been counted.
+    pub bytes: u64,
+    /// Readings pruned since the start.
+    pub pruned: u64,
+    /// Readings refused by the store since the start.
+    pub failed: u64,
+    /// Phones that follow.
+    pub followers: usize,
+}
+
+type Answered = Result<u64, RecordError>;
+
+enum Request {
+    Record { samples: Vec<Sample>, at: Moment, reply: async_channel::Sender<Answered> },
+    ClockChanged,
+    Configure(Settings),
+    Stop { reply: async_channel::Sender<()> },
+}
+
+/// What the writer shows to others.
+#[derive(Debug, Default)]
+struct Shown {
+    newest: AtomicU64,
+    bytes: AtomicU64,
+    pruned: AtomicU64,
+    failed: AtomicU64,
+    followers: Mutex<Vec<async_channel::Sender<()>>>,
+}
+
+/// A handle on the log. Clones are handles on the same one.
+#[derive(Clone)]
+pub struct Readings {
+    requests: async_channel::Sender<Request>,
+    shown: Arc<Shown>,
+    stamper: Stamper,
+    store: Store,
+}
+
+/// A log that was opened, before it runs.
+pub struct Opened {
+    /// The handle.
+    pub readings: Readings,
+    writer: Writer,
+}
+
+/// Opens the log in an open store. Blocks on the disk, a few milliseconds
+/// however much is stored.
+///
+/// # Errors
+/// When the store is not available.
+pub fn open(
+    store: &Store,
+    report: &OpenReport,
+    clock: Clock,
+    settings: Settings,
+) -> Result<Opened, farm_store::Error> {
+    let lost = report.alarms.iter().any(|alarm| {
+        matches!(
+            alarm,
+            Alarm::Quarantined { .. }
+                | Alarm::Unfinished { .. }
+                | Alarm::DatabaseMissing
+                | Alarm::TailLost { .. }
+        )
+    });
+    let last = store.last(&BLOCKS)?.map_or(1, |(first, block)| first + block.entries.len() as u64);
+    let end = store.get(&FIRST, &())?.unwrap_or(1).max(last);
+    let reserved = store.get(&RESERVED, &())?.unwrap_or(0);
+    let log = Log::start(Found { end, reserved, lost }, settings.limits);
+    if let Some(time) = store.get(&TIME, &())? {
+        clock.stored(Duration::from_millis(time));
+    }
+    crate::clocks::look(&clock);
+
+    let id = boot_id();
+    let (boot, known) = match store.last(&BOOTS)? {
+        Some((number, record)) if *record.id == *id.as_bytes() => (number, Some(record)),
+        Some((number, _)) => (number + 1, None),
+        None => (1, None),
+    };
+    let shown = Arc::new(Shown::default());
+    shown.newest.store(log.newest(), Ordering::Release);
+    let (requests, requested) = async_channel::bounded(REQUESTS);
+    let stamper = Stamper { clock, boot };
+    let readings =
+        Readings { requests, shown: shown.clone(), stamper: stamper.clone(), store: store.clone() };
+    let counting = async_channel::bounded(1);
+    let writer = Writer {
+        log,
+        pace: Pace::new(settings.interval, Instant::now()),
+        store: store.clone(),
+        requests: requested,
+        waiting: VecDeque::new(),
+        stamper,
+        boot: Boot { id, known },
+        time_stored: None,
+        prune_at: Instant::now() + PRUNE_EVERY,
+        counted: counting.1,
+        count: counting.0,
+        shown,
+        failing: false,
+    };
+    Ok(Opened { readings, writer })
+}
+
+impl Opened {
+    /// Runs the log until [`Readings::stop`], or all handles are gone.
+    pub async fn run(self, beat: Beat) {
+        let Self { readings, writer } = self;
+        drop(readings);
+        writer.run(&beat).await;
+    }
+}
+
+impl Readings {
+    /// Records readings of this moment, together; gives the number of the
+    /// first once they are durable. At most [`MAX_SAMPLES`].
+    ///
+    /// # Errors
+    /// [`RecordError`]: they may or may not be there, under numbers that are
+    /// not used again.
+    pub async fn record(&self, samples: Vec<Sample>) -> Result<u64, RecordError> {
+        let answer = self.submit(samples).await?;
+        answer.recv().await.unwrap_or(Err(RecordError::Stopping))
+    }
+
+    /// [`Self::record`] in two steps, for who goes on before the answer is
+    /// there. Waits while the queue is full.
+    ///
+    /// # Errors
+    /// [`RecordError::Stopping`].
+    pub async fn submit(
+        &self,
+        samples: Vec<Sample>,
+    ) -> Result<async_channel::Receiver<Answered>, RecordError> {
+        debug_assert!(samples.len() <= MAX_SAMPLES);
+        let (reply, answer) = async_channel::bounded(1);
+        let request = Request::Record { samples, at: self.stamper.now(), reply };
+        self.requests.send(request).await.map_err(|_| RecordError::Stopping)?;
+        Ok(answer)
+    }
+
+    /// What follows the number `after`, as far as it is durable.
+    ///
+    /// # Errors
+    /// When the store is not available.
+    pub async fn page(&self, after: u64) -> Result<Page, farm_store::Error> {
+        let (store, newest) = (self.store.clone(), self.newest());
+        smol::unblock(move || query::page(&store, after, newest)).await
+    }
+
+    /// The newest durable number; 0 for none.
+    pub fn newest(&self) -> u64 {
+        self.shown.newest.load(Ordering::Acquire)
+    }
+
+    /// Gets a token whenever there may be something new; `None` where there
+    /// are too many who want one.
+    pub fn follow(&self) -> Option<async_channel::Receiver<()>> {
+        let mut followers = self.shown.followers.lock().unwrap_or_else(PoisonError::into_inner);
+        followers.retain(|follower| !follower.is_closed());
+        if followers.len() >= MAX_FOLLOWERS {
+            return None;
+        }
+        let (token, tokens) = async_channel::bounded(1);
+        followers.push(token);
+        Some(tokens)
+    }
+
+    /// The clock may have become trusted.
+    pub fn clock_changed(&self) {
+        // Full: the next commit looks by itself.
+        let _ = self.requests.try_send(Request::ClockChanged);
+    }
+
+    /// The clock that stamps readings.
+    pub fn clock(&self) -> &Clock {
+        &self.stamper.clock
+    }
+
+    /// Goes on with other settings.
+    pub async fn configure(&self, settings: Settings) {
+        // Closed: nothing goes on.
+        let _ = self.requests.send(Request::Configure(settings)).await;
+    }
+
+    /// Writes what waits and ends in good order.
+    pub async fn stop(&self) {
+        let (reply, done) = async_channel::bounded(1);
+        if self.requests.send(Request::Stop { reply }).await.is_ok() {
+            let _ended = done.recv().await;
+        }
+    }
+
+    /// How the log stands.
+    pub fn standing(&self) -> Standing {
+        let shown = &self.shown;
+        let mut followers = shown.followers.lock().unwrap_or_else(PoisonError::into_inner);
+        followers.retain(|follower| !follower.is_closed());
+        Standing {
+            newest: shown.newest.load(Ordering::Acquire),
+            bytes: shown.bytes.load(Ordering::Relaxed),
+            pruned: shown.pruned.load(Ordering::Relaxed),
+            failed: shown.failed.load(Ordering::Relaxed),
+            followers: followers.len(),
+        }
+    }
+}
+
+struct Boot {
+    id: BootId,
+    /// As it is stored.
+    known: Option<BootRecord>,
+}
+
+struct Writer {
+    log: Log,
+    pace: Pace,
+    store: Store,
+    requests: async_channel::Receiver<Request>,
+    /// Taken from the queue, not in a group yet.
+    waiting: VecDeque<Request>,
+    stamper: Stamper,
+    boot: Boot,
+    time_stored: Option<Instant>,
+    prune_at: Instant,
+    count: async_channel::Sender<u64>,
+    counted: async_channel::Receiver<u64>,
+    shown: Arc<Shown>,
+    /// The last commit failed: only changes of this are logged.
+    failing: bool,
+}
+
+/// What wakes the writer.
+enum Wake {
+    Request(Option<Request>),
+    Counted(u64),
+    Ready,
+    Prune,
+    Asked,
+}
+
+/// Readings of one commit and who waits for them.
+#[derive(Default)]
+struct Gathered {
+    recorded: Vec<Recorded>,
+    replies: Vec<(u64, async_channel::Sender<Answered>)>,
+}
+
+impl Writer {
+    async fn run(mut self, beat: &Beat) {
+        self.count();
+        loop {
+            let ready = (self.has_records()).then(|| self.pace.ready_at(Instant::now()));
+            match self.wake(ready, beat).await {
+                Wake::Request(Some(request)) => {
+                    self.waiting.push_back(request);
+                    // What came at the same time belongs to the same commit.
+                    while self.waiting.len() < REQUESTS
+                        && let Ok(request) = self.requests.try_recv()
+                    {
+                        self.waiting.push_back(request);
+                    }
+                }
+                Wake::Request(None) => return self.end().await,
+                Wake::Counted(bytes) => self.log.counted(bytes),
+                Wake::Prune => self.prune().await,
+                Wake::Ready | Wake::Asked => {}
+            }
+            if let Some(reply) = self.work().await {
+                self.end().await;
+                // Whoever asked may have stopped waiting.
+                let _ = reply.try_send(());
+                return;
+            }
+        }
+    }
+
+    async fn wake(&self, ready: Option<Instant>, beat: &Beat) -> Wake {
+        let request = async {
+            if self.waiting.len() >= REQUESTS {
+                return std::future::pending().await;
+            }
+            Wake::Request(self.requests.recv().await.ok())
+        };
+        let counted = async {
+            match self.counted.recv().await {
+                Ok(bytes) => Wake::Counted(bytes),
+                Err(_) => std::future::pending().await,
+            }
+        };
+        let ready = async {
+            match ready {
+                Some(at) => {
+                    smol::Timer::at(at).await;
+                    Wake::Ready
+                }
+                None => std::future::pending().await,
+            }
+        };
+        let prune = async {
+            smol::Timer::at(self.prune_at).await;
+            Wake::Prune
+        };
+        let asked = async {
+            beat.asked().await;
+            Wake::Asked
+        };
+        use smol::future::or;
+        or(or(ready, request), or(asked, or(counted, prune))).await
+    }
+
+    fn has_records(&self) -> bool {
+        matches!(self.waiting.front(), Some(Request::Record { .. }))
+    }
+
+    /// Does what is due among what waits, in order. Gives whom to tell when it
+    /// was asked to stop.
+    async fn work(&mut self) -> Option<async_channel::Sender<()>> {
+        loop {
+            match self.waiting.front()? {
+                Request::Record { .. } => {
+                    let now = Instant::now();
+                    let stopping = self.waiting.iter().any(|r| matches!(r, Request::Stop { .. }));
+                    if self.waiting.len() < ENOUGH && !stopping && self.pace.ready_at(now) > now {
+                        return None;
+                    }
+                    self.pace.take(now);
+                    let gathered = self.gather();
+                    self.commit(gathered).await;
+                    if self.log.is_over() {
+                        self.prune().await;
+                    }
+                }
+                _ => match self.waiting.pop_front()? {
+                    Request::Stop { reply } => return Some(reply),
+                    Request::Configure(settings) => {
+                        self.log.set_limits(settings.limits);
+                        self.pace.set_interval(settings.interval);
+                        self.prune_at = Instant::now();
+                    }
+                    Request::ClockChanged => {
+                        crate::clocks::look(&self.stamper.clock);
+                        if self.boot_record(self.stamper.now()).is_some_and(|boot| boot.began.is_some()) {
+                            self.commit(Gathered::default()).await;
+                        }
+                    }
+                    Request::Record { .. } => {}
+                },
+            }
+        }
+    }
+
+    fn gather(&mut self) -> Gathered {
+        let mut gathered = Gathered::default();
+        let mut room = MAX_GROUP_BYTES;
+        while let Some(Request::Record { samples, .. }) = self.waiting.front() {
+            let bytes: usize = samples.iter().map(Sample::bytes).sum();
+            if bytes > room && !gathered.recorded.is_empty() {
+                break;
+            }
+            room = room.saturating_sub(bytes);
+            if let Some(Request::Record { samples, at, reply }) = self.waiting.pop_front() {
+                gathered.replies.push((gathered.recorded.len() as u64, reply));
+                gathered.recorded.extend(samples.into_iter().map(|sample| Recorded { sample, at }));
+            }
+        }
+        gathered
+    }
+
+    async fn commit(&mut self, gathered: Gathered) {
+        let moment = self.stamper.now();
+        let group = self.log.plan(gathered.recorded);
+        let boot = self.boot_record(moment);
+        let due = self.time_stored.is_none_or(|at| at.elapsed() >= STORE_TIME_EVERY);
+        let time = (moment.trusted && due).then_some(moment.wall);
+        let outcome = match batch(&group, self.stamper.boot, boot.as_ref(), time) {
+            Ok(batch) => self.store.commit(batch).await,
+            Err(error) => Err(error),
+        };
+        let outcome = match outcome {
+            Ok(()) => {
+                self.log.committed(&group);
+                if boot.is_some() {
+                    self.boot.known = boot;
+                }
+                if time.is_some() {
+                    self.time_stored = Some(Instant::now());
+                }
+                if std::mem::take(&mut self.failing) {
+                    tracing::info!("readings are recorded again");
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.log.failed(&group);
+                self.shown.failed.fetch_add(group.end - group.first, Ordering::Relaxed);
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::error!(%error, "readings can't be recorded");
+                }
+                Err(RecordError::Store(error))
+            }
+        };
+        if outcome.is_ok() {
+            self.show();
+        }
+        for (at, reply) in gathered.replies {
+            // Whoever asked may have gone.
+            let _ = reply.try_send(outcome.clone().map(|()| group.first + at));
+        }
+    }
+
+    /// Durable from here on: followers may see it.
+    fn show(&self) {
+        self.shown.bytes.store(self.log.bytes().unwrap_or(0), Ordering::Relaxed);
+        self.shown.newest.store(self.log.newest(), Ordering::Release);
+        let followers = self.shown.followers.lock().unwrap_or_else(PoisonError::into_inner);
+        for follower in followers.iter() {
+            // Full: it has a token already.
+            let _ = follower.try_send(());
+        }
+    }
+
+    /// What is to be stored about this boot, if it is news: that it is, or
+    /// when it began.
+    fn boot_record(&self, moment: Moment) -> Option<BootRecord> {
+        let began = moment.trusted.then(|| moment.wall.saturating_sub(moment.monotonic));
+        match &self.boot.known {
+            Some(known) if known.began.is_some() || began.is_none() => None,
+            _ => Some(BootRecord { id: serde_bytes::ByteArray::new(*self.boot.id.as_bytes()), began }),
+        }
+    }
+
+    async fn prune(&mut self) {
+        self.prune_at = Instant::now() + PRUNE_EVERY;
+        loop {
+            let store = self.store.clone();
+            let oldest = match smol::unblock(move || query::oldest(&store)).await {
+                Ok(oldest) => oldest,
+                Err(error) => return tracing::warn!(%error, "old readings can't be removed now"),
+            };
+            let moment = self.stamper.now();
+            let Some(prune) = self.log.prune(&oldest, moment.trusted.then_some(moment.wall)) else { return };
+            let done = async {
+                let mut batch = Batch::new();
+                for first in &prune.blocks {
+                    batch.remove(&BLOCKS, first)?;
+                }
+                batch.put(&FIRST, &(), &prune.first_kept)?;
+                self.forget(&mut batch, prune.first_kept)?;
+                self.store.commit(batch).await
+            };
+            if let Err(error) = done.await {
+                return tracing::warn!(%error, "old readings can't be removed now");
+            }
+            self.log.pruned(&prune);
+            self.shown.bytes.store(self.log.bytes().unwrap_or(0), Ordering::Relaxed);
+            self.shown.pruned.fetch_add(prune.readings, Ordering::Relaxed);
+            tracing::info!(
+                readings = prune.readings,
+                before = prune.first_kept,
+                "the oldest readings were removed"
+            );
+        }
+    }
+
+    /// Holes and boots that only pruned readings were about.
+    fn forget(&self, batch: &mut Batch, first_kept: u64) -> Result<(), farm_store::Error> {
+        const AT_ONCE: usize = 128;
+        for (first, hole) in self.store.range(&HOLES, ..first_kept, AT_ONCE)? {
+            if hole.last < first_kept {
+                batch.remove(&HOLES, &first)?;
+            }
+        }
+        let kept = self.store.range(&BLOCKS, first_kept.., 1)?.pop();
+        let boot = kept.map_or(self.stamper.boot, |(_, block)| block.start.boot);
+        for (number, _) in self.store.range(&BOOTS, ..boot, AT_ONCE)? {
+            batch.remove(&BOOTS, &number)?;
+        }
+        Ok(())
+    }
+
+    /// Counts in the background what was there at the start.
+    fn count(&self) {
+        let (store, end, count) = (self.store.clone(), self.log.newest() + 1, self.count.clone());
+        farm_tunnel::executor::spawn(async move {
+            match smol::unblock(move || query::measure(&store, end)).await {
+                // The writer has ended.
+                Ok(bytes) => drop(count.try_send(bytes)),
+                Err(error) => {
+                    tracing::warn!(%error, "stored readings can't be counted: none is removed for size")
+                }
+            }
+        })
+        .detach();
+    }
+
+    async fn end(mut self) {
+        self.requests.close();
+        while self.has_records() {
+            let gathered = self.gather();
+            self.commit(gathered).await;
+        }
+        let Some(next) = self.log.close() else { return };
+        let mut batch = Batch::new();
+        let put = batch.put(&RESERVED, &(), &next).map(drop);
+        let done = match put {
+            Ok(()) => self.store.commit(batch).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = done {
+            tracing::warn!(%error, "the next start leaves some numbers out");
+        }
+    }
+}
+
+fn batch(
+    group: &Group,
+    boot_number: u32,
+    boot: Option<&BootRecord>,
+    time: Option<u64>,
+) -> Result<Batch, farm_store::Error> {
+    let mut batch = Batch::new();
+    for (first, block) in &group.blocks {
+        batch.put(&BLOCKS, first, block)?;
+    }
+    for (first, hole) in &group.holes {
+        batch.put(&HOLES, first, hole)?;
+    }
+    if let Some(reserved) = group.reserve {
+        batch.put(&RESERVED, &(), &reserved)?;
+    }
+    if let Some(boot) = boot {
+        batch.put(&BOOTS, &boot_number, boot)?;
+    }
+    if let Some(time) = time {
+        batch.put(&TIME, &(), &time)?;
+    }
+    Ok(batch)
+}
