@@ -1,12 +1,15 @@
 //! The log of readings over a real store: numbers, restarts, pruning, gaps,
 //! times, and what local programs say and are answered.
+#![forbid(unsafe_code)]
+// A panic is how a test says no.
+#![allow(clippy::unwrap_used)]
 
 mod socket;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use farm_agent::readings::block::{Sample, MAX_BYTES, READING_BYTES};
+use farm_agent::readings::block::{MAX_BYTES, READING_BYTES, Sample};
 use farm_agent::readings::log::Limits;
 use farm_agent::readings::query::{Item, Page};
 use farm_agent::readings::tables::{BLOCKS, BOOTS, BootRecord, FIRST};
