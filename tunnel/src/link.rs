@@ -51,6 +51,11 @@ pub const BACKOFF_BASE: Duration = Duration::from_millis(250);
 /// change is one attempt.
 pub const CONNECT_DEBOUNCE: Duration = Duration::from_millis(250);
 
+/// An attempt that began this shortly before the path was seen to be back was
+/// made on it. Any older one may have lost its first packet, which TCP sends
+/// again only after a second.
+pub const ON_NEW_PATH: Duration = Duration::from_millis(50);
+
 /// Attempts that may follow each other in a burst (each with a network change
 /// before it, or the first steps of the backoff), then one every
 /// [`CONNECT_EVERY`].
@@ -306,8 +311,7 @@ impl Link {
             // It was a connection, no attempt that was cut short.
             self.cuts = 0;
         }
-        // An attempt that has only just begun was made on the new path.
-        let fresh = self.socket.is_some() && self.last_connect.is_some_and(|at| now < at + CONNECT_DEBOUNCE);
+        let fresh = self.socket.is_some() && self.last_connect.is_some_and(|at| now < at + ON_NEW_PATH);
         if self.state == State::Online || !fresh {
             self.on_change(Cause::NetworkChanged, now);
         }
