@@ -474,8 +474,8 @@ impl Session {
     }
 
     fn attention(&mut self, watched: bool, now: Instant) {
-        let came = watched && !std::mem::replace(&mut self.watched, watched);
-        if !came {
+        let was_watched = std::mem::replace(&mut self.watched, watched);
+        if !watched || was_watched {
             return;
         }
         match self.live {

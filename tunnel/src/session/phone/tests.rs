@@ -131,6 +131,24 @@ fn a_restarted_farm_is_called_at_once_and_late_word_of_its_old_run_is_ignored() 
 }
 
 #[test]
+fn attention_that_went_and_came_back_probes_and_sets_the_pace() {
+    let now = Instant::now();
+    let (mut session, epoch) = live(now);
+    session.handle(Event::Attention { watched: false }, now);
+    assert_eq!(drain(&mut session), []);
+    session.handle(Event::Attention { watched: true }, now);
+    assert_eq!(drain(&mut session), [Action::Probe(epoch)]);
+
+    session.handle(Event::Attention { watched: false }, now);
+    session.handle(Event::Presence { boot: BOOT, epoch: Epoch::of_start(5), online: false }, now);
+    session.handle(Event::Lost(epoch), now);
+    drain(&mut session);
+    session.handle(Event::Undelivered, now);
+    let (at, _) = session.poll_timeout().expect("attempts never end");
+    assert!(at > now + recovery::BLIND_RETRY, "nobody looks, so the next attempt is not soon");
+}
+
+#[test]
 fn a_lying_broker_ends_nothing() {
     let now = Instant::now();
     let (mut session, epoch) = live(now);
