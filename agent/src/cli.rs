@@ -8,6 +8,8 @@ use lexopt::prelude::*;
 use qrcode::QrCode;
 use qrcode::render::unicode;
 
+use farm_tunnel::fault::USUAL;
+
 use crate::control_socket::{InvitationReply, PhoneReply, Reply, Request, ask};
 use crate::logging;
 use crate::readings::block::Sample;
@@ -29,6 +31,9 @@ Usage:
   farm-agent status [--json] [--watch]  how the farm stands
   farm-agent record NAME VALUE [--unit U]
                                         keep a reading for the phones; prints its number once it is durable
+  farm-agent debug fault KIND [--for SECONDS]
+                                        fail on purpose; needs fault_injection = true
+                                        under [debug] in the config
 
 Options:
   --state DIR     where the farm's state is kept (default /var/lib/farm-agent)
@@ -45,6 +50,7 @@ enum Command {
     Revoke(String),
     Status,
     Record(socket::Line),
+    Fault { kind: String, on: Option<String> },
 }
 
 struct Parsed {
@@ -53,6 +59,7 @@ struct Parsed {
     config: PathBuf,
     json: bool,
     watch: bool,
+    seconds: f64,
 }
 
 /// Runs the command line `arguments` (without the program's name).
@@ -77,6 +84,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<Parsed>, lexopt::Error> {
     let mut parser = lexopt::Parser::from_args(arguments);
     let (mut words, mut json, mut watch) = (Vec::new(), false, false);
+    let mut seconds = USUAL.as_secs_f64();
     let (mut state, mut config) = (PathBuf::from(DEFAULT_STATE), PathBuf::from(DEFAULT_CONFIG));
     let mut unit = None;
     loop {
@@ -102,6 +110,7 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<Parsed>
             Long("json") => json = true,
             Long("watch") => watch = true,
             Long("unit") => unit = Some(parser.value()?.string()?),
+            Long("for") => seconds = parser.value()?.parse()?,
             Value(word) => words.push(word.string()?),
             other => return Err(other.unexpected()),
         }
@@ -119,14 +128,19 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<Parsed>
             Command::Record(socket::Line { name: name.to_owned(), value, unit })
         }
         ["record", ..] => return Err("record needs a name and a value".into()),
+        ["debug", "fault", "wedge", on] => {
+            Command::Fault { kind: "wedge".to_owned(), on: Some(on.to_owned()) }
+        }
+        ["debug", "fault", kind] => Command::Fault { kind: kind.to_owned(), on: None },
+        ["debug", ..] => return Err("debug needs: fault KIND, or fault wedge LOOP".into()),
         [] => return Err("a command is missing".into()),
         _ => return Err(format!("unknown command: {}", words.join(" ")).into()),
     };
-    Ok(Some(Parsed { command, state, config, json, watch }))
+    Ok(Some(Parsed { command, state, config, json, watch, seconds }))
 }
 
 fn execute(parsed: Parsed) -> Result<(), Box<dyn std::error::Error>> {
-    let Parsed { command, state, config, json, watch } = parsed;
+    let Parsed { command, state, config, json, watch, seconds } = parsed;
     let request = match command {
         Command::Run => {
             logging::start();
@@ -137,6 +151,7 @@ fn execute(parsed: Parsed) -> Result<(), Box<dyn std::error::Error>> {
         Command::Phones => Request::Phones {},
         Command::Revoke(phone) => Request::Revoke { phone },
         Command::Status => Request::Status { watch },
+        Command::Fault { kind, on } => Request::Fault { kind, on, seconds },
     };
     let mut shown = Ok(());
     ask(&state, &request, |reply| {
@@ -170,6 +185,7 @@ fn show(reply: Reply, json: bool) -> Result<(), Box<dyn std::error::Error>> {
         Reply::Phones(phones) => phones.iter().map(show_phone).collect::<Vec<_>>().join("\n"),
         Reply::Revoked(phone) => format!("revoked {} ({})", phone.name, phone.id),
         Reply::Status(status) => show_status(status),
+        Reply::Done(what) => what.clone(),
         Reply::Error(problem) => return Err(problem.clone().into()),
     };
     // Through a pipe that is closed early this is an error, not a panic.

@@ -36,6 +36,8 @@ pub struct Config {
     pub local_addresses: Vec<std::net::IpAddr>,
     /// How readings are taken and kept.
     pub readings: ReadingsConfig,
+    /// `farm-agent debug fault` is allowed.
+    pub fault_injection: bool,
 }
 
 /// One service.
@@ -103,6 +105,15 @@ struct File {
     local_addresses: Vec<std::net::IpAddr>,
     #[serde(default)]
     readings: readings::FileReadings,
+    #[serde(default)]
+    debug: FileDebug,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileDebug {
+    #[serde(default)]
+    fault_injection: bool,
 }
 
 #[derive(Deserialize)]
@@ -198,6 +209,7 @@ impl Config {
             services,
             local_addresses: file.local_addresses,
             readings,
+            fault_injection: file.debug.fault_injection,
         })
     }
 }
@@ -242,6 +254,9 @@ address = "127.0.0.1:8080"
         let config = Config::parse(GOOD).unwrap();
         assert_eq!(config.services[0].address.to_string(), "127.0.0.1:8080");
         assert_eq!(config.app, "https://broker.example.org/");
+        assert!(!config.fault_injection, "off by default");
+        let config = Config::parse(&format!("{GOOD}[debug]\nfault_injection = true\n")).unwrap();
+        assert!(config.fault_injection);
     }
 
     #[test]

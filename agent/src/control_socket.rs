@@ -28,7 +28,7 @@ const IDLE: Duration = Duration::from_secs(30);
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a command asks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
     // Braces, since serde lets a variant without them have any fields.
@@ -47,6 +47,16 @@ pub enum Request {
         #[serde(default)]
         watch: bool,
     },
+    /// Fails on purpose, where the config allows it.
+    Fault {
+        /// A [`farm_tunnel::fault::Fault`], `wedge` or `crash`.
+        kind: String,
+        /// For `wedge`: which loop.
+        #[serde(default, rename = "loop")]
+        on: Option<String>,
+        /// How long it lasts.
+        seconds: f64,
+    },
 }
 
 /// What is answered.
@@ -61,6 +71,8 @@ pub enum Reply {
     Revoked(PhoneReply),
     /// To [`Request::Status`].
     Status(Box<Status>),
+    /// To [`Request::Fault`]: what was done.
+    Done(String),
     /// It could not be done: what, and what to do.
     Error(String),
 }

@@ -45,6 +45,8 @@ counts! {
     CarriersLost = "carriers_lost",
     /// Hellos for another session or epoch than their carrier's.
     WrongHellos = "wrong_hellos",
+    /// Faults injected on purpose.
+    FaultsInjected = "faults_injected",
 }
 
 /// All counts since the start.

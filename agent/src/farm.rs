@@ -2,13 +2,14 @@
 //! happens in turn, and does what the cores decide.
 
 mod carriers;
+mod fault;
 mod local;
 mod signals;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use farm_protocol::broker::{Access, FromBroker, ToBroker, Welcome};
 use farm_protocol::codec;
@@ -17,8 +18,10 @@ use farm_protocol::id::{BootId, FarmId, SessionId};
 use farm_protocol::keys::{DeviceKey, Nonce};
 use farm_protocol::signal::{Content, Payload, PeerSignal};
 use farm_tunnel::address_watch::{AddressWatch, Told};
+use farm_tunnel::backoff::RateLimit;
 use farm_tunnel::broker_socket::{BrokerEvent, BrokerSocket, Dialer};
 use farm_tunnel::carrier::{CarrierId, Note};
+use farm_tunnel::fault::Faults;
 use farm_tunnel::ip_change::Verdict;
 use farm_tunnel::link;
 use farm_tunnel::progress::{Beat, Progress};
@@ -37,6 +40,13 @@ use carriers::{Built, SessionRuntime};
 
 /// Carriers' reports that wait for the loop.
 const NOTES: usize = 256;
+
+/// Answers to revoked phones in a burst, then one every [`FAREWELL_EVERY`]: a
+/// household's phones at once; each answer is a signature and 300 bytes.
+const FAREWELLS: u32 = 8;
+
+/// See [`FAREWELLS`]. A revoked phone asks once a minute.
+const FAREWELL_EVERY: Duration = Duration::from_secs(5);
 
 /// Both ends of a queue into the loop.
 type Queue<T> = (async_channel::Sender<T>, async_channel::Receiver<T>);
@@ -107,6 +117,9 @@ pub struct Farm {
     notes: Queue<(CarrierId, Note)>,
     built: Queue<Built>,
     random: SystemRandom,
+    /// Answers to phones that were revoked.
+    farewells: RateLimit,
+    faults: Faults,
 }
 
 enum Step {
@@ -164,9 +177,12 @@ pub async fn run(setup: Setup) {
         notes: async_channel::bounded(NOTES),
         built: async_channel::bounded(NOTES),
         random: SystemRandom::new(),
+        farewells: RateLimit::new(FAREWELLS, FAREWELL_EVERY),
+        faults: Faults::default(),
     };
     let (notes, built) = (farm.notes.1.clone(), farm.built.1.clone());
     loop {
+        beat.pass().await;
         let deadline = farm.lifecycle.poll_timeout().map(|(when, _)| when);
         let step = step(
             &setup.broker_events,
@@ -249,7 +265,9 @@ impl Farm {
             // A farm asks for nothing that has these answers.
             BrokerEvent::Message(message) => tracing::debug!(?message, "from the broker"),
             BrokerEvent::Superseded => {
-                tracing::error!("another agent uses this farm's key: is a copy of this card in use?");
+                tracing::error!(
+                    "another connection with this farm's key took this one's place: is a copy of this card in use?"
+                );
             }
             BrokerEvent::StaleEpoch(newest) => match self.state.jump_past(newest).await {
                 Ok(epoch) => {
@@ -306,7 +324,8 @@ impl Farm {
                 .filter(|(_, record)| record.open.expires > now)
                 .map(|(id, _)| id)
                 .collect();
-            Ok(Access { phones, invitations })
+            let former = self.state.revoked()?.into_iter().map(|(id, _)| id).collect();
+            Ok(Access { phones, invitations, former })
         };
         match access() {
             Ok(access) => {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use farm_protocol::broker::{MAX_INVITATIONS, MAX_PHONES};
+use farm_protocol::broker::{MAX_FORMER, MAX_INVITATIONS, MAX_PHONES};
 use farm_protocol::epoch::Epoch;
 use farm_protocol::id::{FarmId, InvitationId, PhoneId};
 use farm_protocol::invitation::{Secret, VALID_SECONDS};
@@ -21,6 +21,7 @@ const SCHEMA: u32 = 1;
 const KEY: Table<(), Secret32> = Table::vital("identity");
 const STARTS: Table<(), u64> = Table::vital("starts");
 const PHONES: Table<[u8; PhoneId::LEN], PhoneRecord> = Table::vital("phones");
+const REVOKED: Table<[u8; PhoneId::LEN], RevokedRecord> = Table::new("revoked");
 const INVITATIONS: Table<[u8; InvitationId::LEN], InvitationRecord> = Table::new("invitations");
 const BROKER_ADDRESS: Table<(), String> = Table::new("broker-address");
 
@@ -46,6 +47,15 @@ pub struct PhoneRecord {
     pub name: String,
     /// When it was paired, seconds since 1970 by the farm's clock.
     pub paired: u64,
+}
+
+/// A phone that was paired once: what is needed to tell it so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokedRecord {
+    /// Its key.
+    pub key: PublicKey,
+    /// Counts revocations: the lowest makes room.
+    pub order: u64,
 }
 
 /// Why the state can't be used.
@@ -163,13 +173,36 @@ impl State {
     /// # Errors
     /// [`StateError::Store`].
     pub async fn revoke(&self, id: PhoneId) -> Result<bool, StateError> {
-        if self.phone(id)?.is_none() {
-            return Ok(false);
-        }
+        let Some(record) = self.phone(id)? else { return Ok(false) };
         let mut batch = Batch::new();
         batch.remove(&PHONES, id.as_bytes())?;
+        let mut revoked = self.revoked()?;
+        revoked.sort_by_key(|(_, record)| record.order);
+        let order = revoked.last().map_or(0, |(_, record)| record.order) + 1;
+        let over = (revoked.len() + 1).saturating_sub(MAX_FORMER);
+        for (oldest, _) in revoked.into_iter().take(over) {
+            batch.remove(&REVOKED, oldest.as_bytes())?;
+        }
+        batch.put(&REVOKED, id.as_bytes(), &RevokedRecord { key: record.key, order })?;
         self.store.commit(batch).await?;
         Ok(true)
+    }
+
+    /// The phones that were revoked last, at most [`MAX_FORMER`].
+    ///
+    /// # Errors
+    /// [`StateError::Store`].
+    pub fn revoked(&self) -> Result<Vec<(PhoneId, RevokedRecord)>, StateError> {
+        let records = self.store.range(&REVOKED, .., MAX_FORMER)?;
+        Ok(records.into_iter().map(|(id, record)| (PhoneId::from_bytes(id), record)).collect())
+    }
+
+    /// One revoked phone.
+    ///
+    /// # Errors
+    /// [`StateError::Store`].
+    pub fn revoked_phone(&self, id: PhoneId) -> Result<Option<RevokedRecord>, StateError> {
+        Ok(self.store.get(&REVOKED, id.as_bytes())?)
     }
 
     /// Keeps a new invitation in both its forms, good from `now` (seconds
@@ -231,6 +264,7 @@ impl State {
                 return Err(StateError::TooManyPhones);
             }
             batch.put(&PHONES, id.as_bytes(), &record)?;
+            batch.remove(&REVOKED, id.as_bytes())?;
         }
         self.store.commit(batch).await?;
         Ok(())

@@ -369,7 +369,7 @@ impl Core {
 /// What a message takes from its connection's bucket.
 fn cost(message: &ToBroker) -> u32 {
     let items = match message {
-        ToBroker::Access(access) => access.phones.len() + access.invitations.len(),
+        ToBroker::Access(access) => access.phones.len() + access.invitations.len() + access.former.len(),
         ToBroker::Watch(watch) => watch.farms.len(),
         _ => 0,
     };

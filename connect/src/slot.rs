@@ -26,6 +26,12 @@ pub(crate) struct HeldSlot {
 impl HeldSlot {
     /// Takes the lowest free slot and counts this start durably.
     pub(crate) fn take(directory: &Path) -> Result<Self, ClientError> {
+        Self::take_after(directory, Epoch::default())
+    }
+
+    /// The same, counting on `after` what this program used in a slot that it
+    /// lost to another machine with a copy of the key: its epochs only grow.
+    pub(crate) fn take_after(directory: &Path, after: Epoch) -> Result<Self, ClientError> {
         for slot in Slot::all() {
             let path = directory.join(format!("slot-{}.lock", slot.number()));
             let io = |source| ClientError::Io { path: path.clone(), source };
@@ -37,7 +43,7 @@ impl HeldSlot {
                 .open(&path)
                 .map_err(io)?;
             let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else { continue };
-            let starts = read_starts(directory, slot).map_err(io)? + 1;
+            let starts = read_starts(directory, slot).map_err(io)?.max(after.starts()) + 1;
             let mut held = Self {
                 directory: directory.to_owned(),
                 slot,
@@ -49,6 +55,11 @@ impl HeldSlot {
             return Ok(held);
         }
         Err(ClientError::NoSlot(Slot::COUNT, directory.to_owned()))
+    }
+
+    /// Where the slots are.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     pub(crate) fn slot(&self) -> Slot {
@@ -123,6 +134,15 @@ mod tests {
         let mut held = HeldSlot::take(dir.path()).unwrap();
         assert_eq!(held.jump_past(Epoch::of_start(7)).unwrap(), Epoch::of_start(8));
         assert!(held.jump_past(Epoch::of_start(9)).is_err());
+    }
+
+    #[test]
+    fn a_program_that_moves_counts_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let lost = HeldSlot::take(dir.path()).unwrap();
+        let next = HeldSlot::take_after(dir.path(), Epoch::of_start(7).next()).unwrap();
+        assert_eq!((next.slot().number(), next.start()), (1, Epoch::of_start(8)));
+        drop(lost);
     }
 
     #[test]

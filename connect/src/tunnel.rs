@@ -10,8 +10,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use farm_protocol::id::BootId;
+use farm_protocol::keys::DeviceKey;
 use farm_tunnel::address_watch::AddressWatch;
-use farm_tunnel::broker_socket::{BrokerSocket, Dialer, Identity, Trust, TrustError};
+use farm_tunnel::broker_socket::{BrokerEvent, BrokerSocket, Dialer, Identity, Trust, TrustError};
+use farm_tunnel::fault::{Fault, LONGEST};
 use farm_tunnel::mux::{self, OpenError};
 use farm_tunnel::progress::Beat;
 use farm_tunnel::stream::{Stream, Streams};
@@ -44,6 +46,8 @@ pub enum TunnelError {
 
 pub(crate) enum Command {
     Status(async_channel::Sender<Status>),
+    /// Fail on purpose.
+    Fault(Fault, Duration),
     Stop,
 }
 
@@ -75,16 +79,7 @@ impl Tunnel {
         let boot = BootId::from_bytes(boot);
         let seed = u64::from_be_bytes(seed);
         let dialer = Dialer::new(farm.broker.clone(), trust, client.broker_address(&farm.id()));
-        let identity = Identity {
-            key: client.key(),
-            role: farm_protocol::broker::Role::Phone,
-            slot: slot.slot(),
-            boot,
-            name: None,
-            enrollment_token: None,
-        };
-        let (broker, broker_events) =
-            BrokerSocket::start(dialer.clone(), identity.clone(), slot.start(), seed, Beat::unwatched());
+        let (broker, broker_events) = start_link(&dialer, client.key(), boot, &slot, seed);
         let watch = match AddressWatch::start(Beat::unwatched()) {
             Ok(watch) => Some(watch),
             Err(error) => {
@@ -103,15 +98,16 @@ impl Tunnel {
             key: client.key(),
             phone: client.id(),
             slot,
-            identity,
+            boot,
             seed,
             dialer,
             broker,
+            broker_events,
             streams: streams.clone(),
             watchers: watchers.clone(),
             pairing: pairing.clone(),
         });
-        farm_tunnel::executor::spawn(worker.run(broker_events, watch, commanded, attended)).detach();
+        farm_tunnel::executor::spawn(worker.run(watch, commanded, attended)).detach();
         Ok(Self { streams, commands, watchers, attention, pairing })
     }
 
@@ -136,12 +132,14 @@ impl Tunnel {
         answer.recv().await.ok()
     }
 
-    /// Waits until data flows, at most that long; says whether it does.
+    /// Waits until data flows, at most that long; says whether it does. It
+    /// does not wait for a farm that no longer knows this device.
     pub async fn wait_live(&self, within: Duration) -> bool {
         let deadline = Instant::now() + within;
         while Instant::now() < deadline {
             match self.status().await {
                 Some(status) if status.state == "live" => return true,
+                Some(status) if status.state == "not_paired" => return false,
                 Some(_) => {
                     smol::Timer::after(LIVE_POLL).await;
                 }
@@ -162,6 +160,13 @@ impl Tunnel {
         self.pairing.is_over()
     }
 
+    /// Fault injection, for demos and tests: this tunnel fails in the given
+    /// way, for at most [`farm_tunnel::fault::LONGEST`].
+    pub async fn inject(&self, fault: Fault, lasting: Duration) {
+        // Closed: it has stopped.
+        let _ = self.commands.send(Command::Fault(fault, lasting.min(LONGEST))).await;
+    }
+
     /// Ends the session: the farm is told, and forgets it.
     pub async fn stop(&self) {
         // Closed: it has stopped already.
@@ -173,6 +178,25 @@ impl Tunnel {
     pub fn watchers(&self) -> usize {
         self.watchers.load(Ordering::Acquire)
     }
+}
+
+/// Starts the link to the broker in a slot.
+fn start_link(
+    dialer: &Dialer,
+    key: Arc<DeviceKey>,
+    boot: BootId,
+    slot: &HeldSlot,
+    seed: u64,
+) -> (BrokerSocket, async_channel::Receiver<BrokerEvent>) {
+    let identity = Identity {
+        key,
+        role: farm_protocol::broker::Role::Phone,
+        slot: slot.slot(),
+        boot,
+        name: None,
+        enrollment_token: None,
+    };
+    BrokerSocket::start(dialer.clone(), identity, slot.start(), seed, Beat::unwatched())
 }
 
 /// The public authorities, or those of the PEM file that the environment

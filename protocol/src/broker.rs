@@ -19,6 +19,9 @@ pub const MAX_PHONES: usize = 256;
 /// Most invitations that one farm keeps open.
 pub const MAX_INVITATIONS: usize = 8;
 
+/// Most phones of which a farm says that it knew them once.
+pub const MAX_FORMER: usize = 32;
+
 /// Most farms that one phone watches.
 pub const MAX_WATCHED: usize = 256;
 
@@ -226,6 +229,11 @@ pub struct Access {
     pub phones: Vec<PhoneId>,
     /// The open invitations, at most [`MAX_INVITATIONS`].
     pub invitations: Vec<InvitationId>,
+    /// Phones that the farm knew once, at most [`MAX_FORMER`]: what they say
+    /// is handed on, so that the farm can tell them, but they learn nothing
+    /// of its presence.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former: Vec<PhoneId>,
 }
 
 /// See [`ToBroker::Heartbeat`].
@@ -323,8 +331,12 @@ impl RefusedReason {
             Self::WrongBrokerName => {
                 "the broker is not known by the name in the config's broker URL: use the broker's public URL"
             }
-            Self::StaleEpoch => "another run of this device is newer",
-            Self::Superseded => "a newer connection of this device took over",
+            Self::StaleEpoch => {
+                "another run with this device's key is newer: is its state in use on another machine, too?"
+            }
+            Self::Superseded => {
+                "a newer connection with this device's key took over: is its state in use on another machine, too?"
+            }
             Self::ProtocolError => "the broker did not understand this device: update the older side",
             Self::Limit => "the broker is full or this device asks too often",
             Self::Revoked => "the broker's operator removed this farm",
@@ -332,9 +344,10 @@ impl RefusedReason {
         }
     }
 
-    /// Whether trying again soon can help without anybody's doing.
+    /// Whether trying the same again soon can help without anybody's doing. A
+    /// stale epoch needs another one first.
     pub fn is_temporary(self) -> bool {
-        matches!(self, Self::StaleEpoch | Self::Limit)
+        matches!(self, Self::Limit)
     }
 }
 

@@ -65,6 +65,9 @@ pub enum GoodbyeReason {
     Revoked,
     /// The session is over at its owner's wish.
     SessionEnded,
+    /// Another program with the same key and slot took the session's place:
+    /// it is over, and its streams with it.
+    TakenOver,
     /// The other side broke the protocol on this carrier.
     ProtocolError,
     /// A reason of a newer version.

@@ -149,8 +149,10 @@ fn a_revoked_phone_is_out_at_once() {
     // A new one.
     let status = scene.phone.status(FARM).unwrap();
     println!("status of the revoked phone: {status}");
-    assert_ne!(status["state"], "live", "{status}");
-    assert!(status["state"] == "not_paired" || status["failure"].is_string(), "{status}");
+    assert_eq!(status["state"], "not_paired", "{status}");
+    assert_eq!(status["failure"], "refused_not_paired", "{status}");
+    // It is still no more than any stranger at the broker.
+    assert_eq!(status["farm_present"], true, "the farm answered: {status}");
     // Another invitation lets it in again.
     scene.phone.pair(&scene.agent.control.invite().unwrap()).unwrap();
     scene.forward(GREENHOUSE).page();

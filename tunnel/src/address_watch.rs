@@ -47,6 +47,7 @@ enum Command {
     Target(Option<SocketAddr>),
     Echo(IpAddr),
     Suspect,
+    Pretend(Verdict),
 }
 
 impl AddressWatch {
@@ -82,6 +83,20 @@ impl AddressWatch {
     /// Something makes the path suspect: probe until that is answered.
     pub fn suspect(&self) {
         self.command(Command::Suspect);
+    }
+
+    /// Fault injection: tells this verdict, and another one later.
+    pub fn pretend(&self, verdict: Verdict, then: Option<(Duration, Verdict)>) {
+        self.command(Command::Pretend(verdict));
+        if let Some((after, verdict)) = then {
+            let commands = self.commands.clone();
+            crate::executor::spawn(async move {
+                smol::Timer::after(after).await;
+                // The watch may have ended.
+                let _ = commands.send(Command::Pretend(verdict)).await;
+            })
+            .detach();
+        }
     }
 
     fn command(&self, command: Command) {
@@ -152,10 +167,14 @@ enum Step {
 impl Runner {
     async fn run(mut self, commands: async_channel::Receiver<Command>, beat: Beat) {
         loop {
+            beat.pass().await;
             let step = self.step(&commands, &beat).await;
             let now = Instant::now();
             match step {
                 Step::Command(None) => return,
+                Step::Command(Some(Command::Pretend(verdict))) => {
+                    let _ = self.tell.send(Told::Verdict(verdict)).await;
+                }
                 Step::Command(Some(command)) => self.command(command, now),
                 Step::Interface(Some(Ok(IfEvent::Up(net)))) => {
                     self.detector.handle(Event::AddressUp(net.addr()), now);
@@ -242,6 +261,8 @@ impl Runner {
             }
             Command::Echo(address) => self.detector.handle(Event::BrokerEcho(address), now),
             Command::Suspect => self.detector.handle(Event::Suspect, now),
+            // Told already.
+            Command::Pretend(_) => {}
         }
     }
 

@@ -12,6 +12,7 @@ pub mod broker_socket;
 pub mod carrier;
 pub mod clock;
 pub mod executor;
+pub mod fault;
 pub mod health;
 pub mod ip_change;
 pub mod link;

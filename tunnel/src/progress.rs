@@ -2,27 +2,44 @@
 //! it lives on, and answers between two steps of its work. A loop that hangs
 //! in the middle of a step answers nothing.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// One loop's side: what it selects on beside its work.
 #[derive(Debug, Clone)]
 pub struct Beat {
     asked: async_channel::Receiver<u64>,
     answered: Arc<AtomicU64>,
+    wedged: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Beat {
     /// For a loop that nobody watches.
     pub fn unwatched() -> Self {
         let (_, asked) = async_channel::bounded(1);
-        Self { asked, answered: Arc::default() }
+        Self { asked, answered: Arc::default(), wedged: Arc::default() }
+    }
+
+    /// For the top of the loop: returns at once, unless [`Progress::wedge`]
+    /// makes this loop hang.
+    pub async fn pass(&self) {
+        loop {
+            let until = *self.wedged.lock().unwrap_or_else(PoisonError::into_inner);
+            match until.filter(|until| *until > Instant::now()) {
+                Some(until) => smol::Timer::at(until).await,
+                None => return,
+            };
+        }
     }
 
     /// Waits to be asked, and answers.
     pub async fn asked(&self) {
         match self.asked.recv().await {
-            Ok(round) => self.answered.store(round, Ordering::Release),
+            Ok(round) => {
+                self.answered.fetch_max(round, Ordering::AcqRel);
+            }
             // Nobody asks any more, or never did.
             Err(_) => std::future::pending().await,
         }
@@ -35,6 +52,7 @@ struct Loop {
     /// The first round in which it was asked.
     since: Option<u64>,
     answered: Arc<AtomicU64>,
+    wedged: Arc<Mutex<Option<Instant>>>,
 }
 
 /// Every loop that must make progress.
@@ -54,9 +72,31 @@ impl Progress {
         // Room for one question: asking again before an answer adds nothing.
         let (ask, asked) = async_channel::bounded(1);
         let answered = Arc::new(AtomicU64::new(0));
-        let entry = Loop { name, ask, since: None, answered: answered.clone() };
+        let wedged = Arc::default();
+        let entry = Loop { name, ask, since: None, answered: answered.clone(), wedged: Arc::clone(&wedged) };
         self.loops.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
-        Beat { asked, answered }
+        Beat { asked, answered, wedged }
+    }
+
+    /// The names of the loops, each once.
+    pub fn names(&self) -> Vec<&'static str> {
+        let loops = self.loops.lock().unwrap_or_else(PoisonError::into_inner);
+        let names: BTreeSet<_> = loops.iter().filter(|l| !l.ask.is_closed()).map(|l| l.name).collect();
+        names.into_iter().collect()
+    }
+
+    /// Fault injection: the loops of this name hang for that long. Says how
+    /// many there are.
+    pub fn wedge(&self, name: &str, lasting: Duration) -> usize {
+        let loops = self.loops.lock().unwrap_or_else(PoisonError::into_inner);
+        let named = loops.iter().filter(|l| l.name == name && !l.ask.is_closed());
+        named
+            .map(|entry| {
+                *entry.wedged.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + lasting);
+                // Makes it come by at once; an answer to no round counts for nothing.
+                let _ = entry.ask.try_send(0);
+            })
+            .count()
     }
 
     /// Asks every loop; `round` grows.
@@ -102,6 +142,25 @@ mod tests {
             drop(late);
             progress.ask(2);
             assert_eq!(progress.silent(2), ["good", "hung"], "an old answer does not count");
+        });
+    }
+
+    #[test]
+    fn a_wedged_loop_hangs_is_named_and_goes_on() {
+        smol::block_on(async {
+            let progress = Progress::new();
+            let beat = progress.watch("farm");
+            assert_eq!(progress.wedge("nobody", Duration::from_secs(1)), 0);
+            let lasting = Duration::from_millis(50);
+            assert_eq!(progress.wedge("farm", lasting), 1);
+            let start = Instant::now();
+            beat.asked().await;
+            progress.ask(1);
+            assert_eq!(progress.silent(1), ["farm"]);
+            beat.pass().await;
+            assert!(start.elapsed() >= lasting);
+            beat.asked().await;
+            assert!(progress.silent(1).is_empty());
         });
     }
 }

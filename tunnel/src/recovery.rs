@@ -44,11 +44,32 @@ pub enum Failure {
     CarrierFailed,
     /// The farm refused the offer.
     Refused(OfferRefused),
-    /// Another program of this phone took our session over.
+    /// Another program with our key took our session over: it is newer, so it
+    /// has the slot.
     Superseded,
+    /// The same, and no other slot is left for us.
+    NoSlotLeft,
 }
 
 impl Failure {
+    /// What a person is told: what happened, in a few plain words.
+    pub fn explanation(self) -> &'static str {
+        match self {
+            Self::NetworkTimeout => "the farm does not answer",
+            Self::IpChange => "the network address changed",
+            Self::PeerRestart => "the farm's agent is restarting",
+            Self::BrokerLost => "the broker can't be reached",
+            Self::PhoneOffline => "this device has no network",
+            Self::FarmOffline => "the farm is not connected: no power or no network there",
+            Self::CarrierFailed => "no connection to the farm came about",
+            Self::Refused(reason) => reason.explanation(),
+            Self::Superseded => "another program uses this device's key and took its place",
+            Self::NoSlotLeft => {
+                "other machines use this device's key in every place there is: give each a key of its own (pair it by itself)"
+            }
+        }
+    }
+
     /// Stable name for logs and status.
     pub fn name(self) -> &'static str {
         match self {
@@ -66,6 +87,7 @@ impl Failure {
             Self::Refused(OfferRefused::BadDescription) => "refused_bad_description",
             Self::Refused(OfferRefused::Other) => "refused_other",
             Self::Superseded => "superseded",
+            Self::NoSlotLeft => "no_slot_left",
         }
     }
 }
@@ -120,6 +142,24 @@ pub enum Strategy {
 }
 
 impl Strategy {
+    /// What a person is told is being done.
+    pub fn explanation(self) -> &'static str {
+        match self {
+            Self::QuickReconnect => "reconnecting",
+            Self::FullReestablishment => "connecting from the new address; the old way is used until then",
+            Self::WaitForPresenceThenConnect => "connecting as soon as the agent is back",
+            Self::KeepTunnels => "open tunnels go on; looking for the broker",
+            Self::ParkUntilNetwork => "open connections are kept; resuming when the network is back",
+            Self::WaitForPresence => "connecting as soon as the farm is back",
+            Self::WaitForBroker => "connecting as soon as the broker is back",
+            Self::RetryCarrier => "trying again, by other ways in turn",
+            Self::RetryLater => "trying again a little later",
+            Self::JumpEpoch => "counting on past the newest connection",
+            Self::StopAndTell => "this needs you; looking again now and then",
+            Self::TakeAnotherSlot => "going on in a place of our own",
+        }
+    }
+
     /// Stable name for logs and status.
     pub fn name(self) -> &'static str {
         match self {
@@ -194,6 +234,9 @@ fn strategy(failure: Failure, context: &Context) -> Strategy {
         Failure::BrokerLost => Strategy::KeepTunnels,
         Failure::PhoneOffline => Strategy::ParkUntilNetwork,
         Failure::Refused(OfferRefused::NotPaired) => Strategy::StopAndTell,
+        // Needs neither: our place at the broker is gone with the session.
+        Failure::Superseded => Strategy::TakeAnotherSlot,
+        Failure::NoSlotLeft => Strategy::StopAndTell,
         // Whatever else failed, without these nothing can be tried.
         _ if !context.network_up => Strategy::ParkUntilNetwork,
         _ if !context.broker_link => Strategy::WaitForBroker,
@@ -211,7 +254,7 @@ fn strategy(failure: Failure, context: &Context) -> Strategy {
         Failure::Refused(OfferRefused::StaleEpoch) if context.attempt < ANOTHER_SLOT_FROM_ATTEMPT => {
             Strategy::JumpEpoch
         }
-        Failure::Refused(OfferRefused::StaleEpoch) | Failure::Superseded => Strategy::TakeAnotherSlot,
+        Failure::Refused(OfferRefused::StaleEpoch) => Strategy::TakeAnotherSlot,
         Failure::Refused(OfferRefused::Limit) => Strategy::RetryLater,
         Failure::Refused(OfferRefused::BadDescription | OfferRefused::Other) => Strategy::RetryCarrier,
     }

@@ -150,7 +150,7 @@ impl Farm {
                     boot: self.boot,
                     watched: runtime.watched,
                     streams: runtime.streams.clone(),
-                    peer: Arc::new(peer.clone()),
+                    peer: self.faults.wrap(Arc::new(peer.clone())),
                     events,
                     notes: self.notes.0.clone(),
                     beat: self.progress.watch("carrier"),

@@ -20,6 +20,8 @@ enum LocalError {
     State(#[from] StateError),
     #[error(transparent)]
     Key(#[from] KeyError),
+    #[error(transparent)]
+    Fault(#[from] super::fault::FaultError),
     #[error("no paired phone has the id or name {0:?}: see `farm-agent phones`")]
     NoSuchPhone(String),
     #[error("{0:?} fits several phones: use more of the id")]
@@ -32,6 +34,9 @@ impl Farm {
             Request::Invite {} => self.invite().await.map(Reply::Invitation),
             Request::Phones {} => self.phones().map(Reply::Phones),
             Request::Revoke { phone } => self.revoke(phone).await.map(Reply::Revoked),
+            Request::Fault { kind, on, seconds } => {
+                self.fault(kind, on.as_deref(), *seconds).map(Reply::Done).map_err(LocalError::from)
+            }
             Request::Status { .. } => self.status().map(|s| Reply::Status(Box::new(s))),
         };
         let reply = reply.unwrap_or_else(|error| Reply::Error(error.to_string()));

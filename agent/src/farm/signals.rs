@@ -6,7 +6,7 @@ use farm_protocol::broker::{Address, Role};
 use farm_protocol::codec;
 use farm_protocol::id::{PhoneId, SessionId};
 use farm_protocol::pairing::{PairAnswer, PairRefused, PairRequest};
-use farm_protocol::signal::{Content, Expected, Payload, PeerSignal, Signed};
+use farm_protocol::signal::{Content, Expected, OfferRefused, Payload, PeerSignal, Signed};
 use farm_tunnel::session::farm::Event;
 
 use super::carriers::{Context, Offer};
@@ -35,7 +35,7 @@ impl Farm {
             Ok(Some(phone)) => phone,
             // Nothing of a stranger's is answered: the broker should have
             // dropped it, and an answer would tell that the farm is here.
-            Ok(None) => return self.counters.add(Count::StrangersSignals),
+            Ok(None) => return self.unpaired(session, signed),
             Err(error) => return tracing::error!(%error, "the paired phones can't be read"),
         };
         let expected = Expected { key: &phone.key, from: Role::Phone, farm: self.id, session };
@@ -46,6 +46,30 @@ impl Farm {
                 tracing::info!(%session, %error, "a signal was not believed");
             }
         }
+    }
+
+    /// A phone that is not paired. One that was, and proves it, is told so; a
+    /// stranger learns nothing.
+    fn unpaired(&mut self, session: SessionId, signed: &Signed) {
+        self.counters.add(Count::StrangersSignals);
+        let phone = match self.state.revoked_phone(session.phone) {
+            Ok(Some(phone)) => phone,
+            Ok(None) => return,
+            Err(error) => return tracing::error!(%error, "the revoked phones can't be read"),
+        };
+        let expected = Expected { key: &phone.key, from: Role::Phone, farm: self.id, session };
+        let Ok(PeerSignal { epoch, content: Content::Offer { nonce, .. }, .. }) = signed.open(expected)
+        else {
+            return;
+        };
+        let now = Instant::now();
+        if self.farewells.ready_at(now) > now {
+            return self.counters.add(Count::OffersOverLimit);
+        }
+        self.farewells.take(now);
+        tracing::debug!(%session, "a revoked phone is told that it is not paired");
+        let reason = OfferRefused::NotPaired;
+        self.say(session, epoch, Content::Refused { nonce, reason, farm_boot: self.boot, newest: epoch });
     }
 
     fn peer_signal(&mut self, signal: PeerSignal) {

@@ -21,7 +21,14 @@ export const farm = extensible({ name: text(0, 64), services });
 export type FarmInfo = Read<typeof farm>;
 
 /** Why a side leaves a carrier. */
-export const goodbyeReason = reason('superseded', 'stopping', 'revoked', 'session_ended', 'protocol_error');
+export const goodbyeReason = reason(
+  'superseded',
+  'stopping',
+  'revoked',
+  'session_ended',
+  'taken_over',
+  'protocol_error',
+);
 export type GoodbyeReason = Read<typeof goodbyeReason>;
 
 export const control = oneOf({

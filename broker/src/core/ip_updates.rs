@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use farm_protocol::broker::{
-    Access, FromBroker, Heartbeat, HeartbeatAnswer, MAX_INVITATIONS, MAX_PHONES, MAX_WATCHED, RefusedReason,
-    Watch,
+    Access, FromBroker, Heartbeat, HeartbeatAnswer, MAX_FORMER, MAX_INVITATIONS, MAX_PHONES, MAX_WATCHED,
+    RefusedReason, Watch,
 };
 use farm_protocol::epoch::Epoch;
 use farm_protocol::id::{BootId, FarmId, PhoneId};
@@ -94,7 +94,8 @@ impl Core {
 
     /// A farm says who may reach it.
     pub(super) fn access(&mut self, connection: ConnectionId, farm: FarmId, access: Access, now: Now) {
-        if access.phones.len() > MAX_PHONES || access.invitations.len() > MAX_INVITATIONS {
+        let Access { phones, invitations, former } = &access;
+        if phones.len() > MAX_PHONES || invitations.len() > MAX_INVITATIONS || former.len() > MAX_FORMER {
             self.counters.limit_access += 1;
             return self.refuse(connection, RefusedReason::Limit, now);
         }

@@ -33,6 +33,7 @@ pub(super) struct Seen {
     /// Sorted.
     phones: Vec<PhoneId>,
     invitations: Vec<InvitationId>,
+    former: Vec<PhoneId>,
     exchanges: BTreeMap<SessionId, Instant>,
     /// Limits signals to its invitations.
     pub(super) pairing: Bucket,
@@ -44,6 +45,12 @@ impl Seen {
     /// Whether the farm's last word lists the phone.
     pub(super) fn lists(&self, phone: PhoneId) -> bool {
         self.phones.binary_search(&phone).is_ok()
+    }
+
+    /// Whether the farm wants to hear the phone: one that it lists, or one
+    /// that it knew once and has something to tell.
+    pub(super) fn hears(&self, phone: PhoneId) -> bool {
+        self.lists(phone) || self.former.contains(&phone)
     }
 
     /// Remembers that this phone said something to the farm, so that it may
@@ -163,6 +170,7 @@ impl Farms {
                     address,
                     phones: Vec::new(),
                     invitations: Vec::new(),
+                    former: Vec::new(),
                     exchanges: BTreeMap::new(),
                     pairing: Bucket::default(),
                     pushes: Bucket::default(),
@@ -193,7 +201,7 @@ impl Farms {
 
     /// Takes a farm's word on who may reach it.
     pub(super) fn set_access(&mut self, farm: FarmId, access: Access) {
-        let Access { mut phones, mut invitations } = access;
+        let Access { mut phones, mut invitations, former } = access;
         phones.sort_unstable();
         phones.dedup();
         invitations.sort_unstable();
@@ -201,7 +209,7 @@ impl Farms {
         let Some(seen) = self.seen_mut(farm) else {
             return;
         };
-        seen.phones = phones;
+        (seen.phones, seen.former) = (phones, former);
         let former = std::mem::replace(&mut seen.invitations, invitations.clone());
         self.release(farm, &former);
         for invitation in invitations {

@@ -83,7 +83,7 @@ impl Core {
 
     fn route_to_farm(&mut self, session: SessionId, farm: FarmId, now: Now) -> Result<ConnectionId, Reason> {
         let most = self.settings.limits.exchanges_per_farm;
-        let seen = self.farms.seen_mut(farm).filter(|seen| seen.lists(session.phone));
+        let seen = self.farms.seen_mut(farm).filter(|seen| seen.hears(session.phone));
         let seen = seen.ok_or(Reason::Offline)?;
         let receiver = self.states.connection_of(DeviceId::Farm(farm));
         let receiver = receiver.ok_or(Reason::Offline)?;

@@ -191,6 +191,7 @@ pub(crate) fn access(phones: &[&Device], invitations: &[InvitationId]) -> ToBrok
     ToBroker::Access(Access {
         phones: phones.iter().map(|phone| phone.phone_id()).collect(),
         invitations: invitations.to_vec(),
+        former: Vec::new(),
     })
 }
 

@@ -74,6 +74,7 @@ impl Worker {
                         "session"
                     );
                 }
+                Action::TakeAnotherSlot => self.take_another_slot(Instant::now()),
                 Action::Ended => {}
             }
         }
@@ -117,7 +118,7 @@ impl Worker {
                     boot: self.boot,
                     watched: self.watched,
                     streams: self.streams.clone(),
-                    peer: Arc::new(peer.clone()),
+                    peer: self.faults.wrap(Arc::new(peer.clone())),
                     events,
                     notes: self.notes.0.clone(),
                     beat: Beat::unwatched(),

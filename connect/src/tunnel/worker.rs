@@ -8,19 +8,19 @@ use std::time::{Duration, Instant};
 
 use farm_protocol::broker::{Address, FromBroker, Role, ToBroker, Watch, Welcome};
 use farm_protocol::codec;
-use farm_protocol::control::{Control, Farm as FarmInfo, GoodbyeReason};
+use farm_protocol::control::{Control, Farm as FarmInfo};
 use farm_protocol::epoch::Epoch;
 use farm_protocol::frame::ResetReason;
 use farm_protocol::id::{BootId, FarmId, PhoneId, SessionId};
 use farm_protocol::keys::DeviceKey;
 use farm_protocol::signal::{Content, Expected, Payload, PeerSignal};
 use farm_tunnel::address_watch::{AddressWatch, Told};
-use farm_tunnel::broker_socket::{BrokerEvent, BrokerSocket, Dialer, Identity};
+use farm_tunnel::broker_socket::{BrokerEvent, BrokerSocket, Dialer};
 use farm_tunnel::carrier::{CarrierId, Note};
-use farm_tunnel::ip_change::Verdict;
+use farm_tunnel::fault::{Fault, Faults};
+use farm_tunnel::ip_change::{Verdict, Witness};
 use farm_tunnel::link;
 use farm_tunnel::peer::PathKind;
-use farm_tunnel::progress::Beat;
 use farm_tunnel::session::phone::{Event, Network, Session};
 use farm_tunnel::stream::Streams;
 use ring::rand::SystemRandom;
@@ -48,10 +48,11 @@ pub(super) struct Setup {
     pub(super) key: Arc<DeviceKey>,
     pub(super) phone: PhoneId,
     pub(super) slot: HeldSlot,
-    pub(super) identity: Identity,
+    pub(super) boot: BootId,
     pub(super) seed: u64,
     pub(super) dialer: Dialer,
     pub(super) broker: BrokerSocket,
+    pub(super) broker_events: async_channel::Receiver<BrokerEvent>,
     pub(super) streams: Streams,
     pub(super) watchers: Arc<AtomicUsize>,
     pub(super) pairing: Pairing,
@@ -64,14 +65,14 @@ pub(super) struct Worker {
     pub(super) key: Arc<DeviceKey>,
     pub(super) session_id: SessionId,
     slot: HeldSlot,
-    /// Slots that another device with our key uses too: kept, so that no
-    /// program of this device runs into the same.
-    contested: Vec<HeldSlot>,
-    identity: Identity,
-    seed: u64,
+    /// Slots that another machine with our key has taken from us: kept, so that
+    /// no program of this one runs into the same.
+    lost_slots: Vec<HeldSlot>,
     pub(super) boot: BootId,
+    seed: u64,
     pub(super) dialer: Dialer,
     broker: BrokerSocket,
+    broker_events: async_channel::Receiver<BrokerEvent>,
     pub(super) welcome: Option<Welcome>,
     pub(super) streams: Streams,
     pub(super) session: Session,
@@ -86,6 +87,7 @@ pub(super) struct Worker {
     pub(super) notes: Queue<(CarrierId, Note)>,
     pub(super) built: Queue<Built>,
     pub(super) random: SystemRandom,
+    pub(super) faults: Faults,
 }
 
 enum Step {
@@ -117,12 +119,12 @@ impl Worker {
             key: setup.key,
             session_id: SessionId { phone: setup.phone, slot: setup.slot.slot() },
             slot: setup.slot,
-            contested: Vec::new(),
-            boot: setup.identity.boot,
-            identity: setup.identity,
+            lost_slots: Vec::new(),
+            boot: setup.boot,
             seed: setup.seed,
             dialer: setup.dialer,
             broker: setup.broker,
+            broker_events: setup.broker_events,
             welcome: None,
             streams: setup.streams,
             session: Session::new(start, setup.seed, now),
@@ -137,12 +139,12 @@ impl Worker {
             notes: async_channel::bounded(NOTES),
             built: async_channel::bounded(NOTES),
             random: SystemRandom::new(),
+            faults: Faults::default(),
         }
     }
 
     pub(super) async fn run(
         mut self,
-        mut broker_events: async_channel::Receiver<BrokerEvent>,
         watch: Option<(AddressWatch, async_channel::Receiver<Told>)>,
         commands: async_channel::Receiver<Command>,
         attention: async_channel::Receiver<()>,
@@ -155,6 +157,8 @@ impl Worker {
             self.act(None);
             let deadline = self.session.poll_timeout().map(|(when, _)| when);
             let deadline = deadline.into_iter().chain(self.quiet_at).min();
+            // Another one after a move to another slot.
+            let broker_events = self.broker_events.clone();
             let broker = async { Step::Broker(next(&broker_events).await) };
             let told = async {
                 match &told {
@@ -185,11 +189,6 @@ impl Worker {
             let step = or(or(or(command, attention), or(broker, told)), or(or(note, built), timer)).await;
             let now = Instant::now();
             match step {
-                Step::Broker(BrokerEvent::Superseded) => {
-                    if let Some(events) = self.take_another_slot(now) {
-                        broker_events = events;
-                    }
-                }
                 Step::Broker(event) => self.broker_event(event, now),
                 Step::Told(told) => self.address(told, now),
                 Step::Note(carrier, note) => self.note(carrier, note, now),
@@ -198,6 +197,9 @@ impl Worker {
                     // Whoever asked may have gone.
                     let _ = reply.try_send(self.status(now));
                 }
+                Step::Command(Some(Command::Fault(fault, lasting))) => {
+                    self.fault(fault, lasting);
+                }
                 Step::Command(Some(Command::Stop) | None) => return self.stop(now).await,
                 Step::Attention => self.attention(now),
                 Step::Timeout => {
@@ -205,6 +207,31 @@ impl Worker {
                     self.attention(now);
                 }
             }
+        }
+    }
+
+    fn fault(&self, fault: Fault, lasting: Duration) {
+        tracing::warn!(%fault, ?lasting, "a fault was injected");
+        self.faults.begin(fault, lasting);
+        match fault {
+            Fault::AddressChange => {
+                self.watch.iter().for_each(|watch| watch.pretend(Verdict::Changed(Witness::Local), None));
+            }
+            Fault::NetworkDown => {
+                let then = Some((lasting + farm_tunnel::fault::NETWORK_FIRST, Verdict::Online));
+                self.watch.iter().for_each(|watch| watch.pretend(Verdict::Offline, then));
+                self.broker.break_for(lasting);
+            }
+            Fault::BrokerLost => self.broker.break_for(lasting),
+            Fault::CloseCarrier => {
+                for slot in self.carriers.values() {
+                    if let Slot::Running { peer, .. } = slot {
+                        let peer = peer.clone();
+                        farm_tunnel::executor::spawn(async move { peer.close().await }).detach();
+                    }
+                }
+            }
+            Fault::Blackhole | Fault::LossOut | Fault::LossIn | Fault::NoPongs => {}
         }
     }
 
@@ -233,54 +260,14 @@ impl Worker {
                     self.broker.set_epoch(epoch);
                     self.broker.event(link::Event::Start);
                 }
-                Err(error) => tracing::error!(%error, "the broker says that another start is newer"),
+                Err(error) => {
+                    tracing::warn!(%error, "the broker says that another start is newer");
+                    self.place_lost(now);
+                }
             },
+            BrokerEvent::Superseded => self.place_lost(now),
             BrokerEvent::Message(message) => self.broker_message(message, now),
-            // The loop itself takes it.
-            BrokerEvent::Superseded => {}
         }
-    }
-
-    /// Another device works with a copy of our key and has our session now. The
-    /// newest wins, at once; but both are to work, so we go on beside it.
-    fn take_another_slot(&mut self, now: Instant) -> Option<async_channel::Receiver<BrokerEvent>> {
-        let taken = HeldSlot::take(self.client.directory()).map_err(|error| error.to_string());
-        // Our streams know the epochs so far: the next must be newer.
-        let newest = self.session.epoch();
-        let slot = taken.and_then(|mut slot| match slot.start() > newest {
-            true => Ok(slot),
-            false => slot.jump_past(newest).map(|_| slot).map_err(|error| error.to_string()),
-        });
-        let slot = slot
-            .inspect_err(|error| {
-                tracing::error!(error, "another device took our place, and there is no other")
-            })
-            .ok()?;
-        tracing::warn!(
-            slot = slot.slot().number(),
-            "another device uses a copy of this one's key: going on beside it"
-        );
-        for (_, carrier) in std::mem::take(&mut self.carriers) {
-            if let Slot::Running { carrier, .. } = carrier {
-                carrier.close(GoodbyeReason::Superseded);
-            }
-        }
-        self.broker.event(link::Event::Stop);
-        self.identity.slot = slot.slot();
-        let (broker, events) = BrokerSocket::start(
-            self.dialer.clone(),
-            self.identity.clone(),
-            slot.start(),
-            self.seed,
-            Beat::unwatched(),
-        );
-        self.broker = broker;
-        self.session_id.slot = slot.slot();
-        self.session = Session::new(slot.start(), self.seed, now);
-        self.session.handle(Event::Attention { watched: self.watched }, now);
-        self.session.handle(Event::Start, now);
-        self.contested.push(std::mem::replace(&mut self.slot, slot));
-        Some(events)
     }
 
     /// For a start without DNS.
@@ -295,6 +282,38 @@ impl Worker {
             }
         };
         smol::unblock(keep).detach();
+    }
+
+    /// The broker gave our place to another program. Fighting for it would go
+    /// on for ever: the link rests, and the next carrier is made elsewhere.
+    fn place_lost(&mut self, now: Instant) {
+        self.broker.event(link::Event::Stop);
+        self.session.handle(Event::Superseded, now);
+    }
+
+    /// Goes on in a slot that nobody has taken from us yet.
+    pub(super) fn take_another_slot(&mut self, now: Instant) {
+        match HeldSlot::take_after(self.slot.directory(), self.session.epoch()) {
+            Ok(slot) => {
+                tracing::warn!(
+                    former = self.slot.slot().number(),
+                    slot = slot.slot().number(),
+                    "another machine uses this device's key and took its place: going on in another slot; better pair each machine by itself"
+                );
+                self.broker.event(link::Event::Stop);
+                let (broker, events) =
+                    super::start_link(&self.dialer, self.key.clone(), self.boot, &slot, self.seed);
+                (self.broker, self.broker_events, self.welcome) = (broker, events, None);
+                self.session_id.slot = slot.slot();
+                self.lost_slots.push(std::mem::replace(&mut self.slot, slot));
+                self.session.handle(Event::NewSlot(self.slot.start()), now);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "another machine uses this device's key, and no slot is left");
+                self.broker.event(link::Event::Start);
+                self.session.handle(Event::NoSlot, now);
+            }
+        }
     }
 
     fn broker_message(&mut self, message: FromBroker, now: Instant) {

@@ -55,11 +55,12 @@ pub(crate) const PAIR_REFUSED: [PairRefused; 8] = [
     PairRefused::Malformed,
     PairRefused::Other,
 ];
-pub(crate) const GOODBYE: [GoodbyeReason; 6] = [
+pub(crate) const GOODBYE: [GoodbyeReason; 7] = [
     GoodbyeReason::Superseded,
     GoodbyeReason::Stopping,
     GoodbyeReason::Revoked,
     GoodbyeReason::SessionEnded,
+    GoodbyeReason::TakenOver,
     GoodbyeReason::ProtocolError,
     GoodbyeReason::Other,
 ];
@@ -193,8 +194,10 @@ fn authenticate() -> impl Strategy<Value = Authenticate> {
 pub(crate) fn to_broker() -> BoxedStrategy<ToBroker> {
     prop_oneof![
         authenticate().prop_map(|m| ToBroker::Authenticate(Box::new(m))),
-        (vec(phone_id(), 0..20), vec(invitation_id(), 0..=MAX_INVITATIONS))
-            .prop_map(|(phones, invitations)| ToBroker::Access(Access { phones, invitations })),
+        (vec(phone_id(), 0..20), vec(invitation_id(), 0..=MAX_INVITATIONS), vec(phone_id(), 0..=MAX_FORMER))
+            .prop_map(|(phones, invitations, former)| {
+                ToBroker::Access(Access { phones, invitations, former })
+            }),
         (any::<u32>(), epoch(), option::of(signature())).prop_map(|(sequence, epoch, presence)| {
             ToBroker::Heartbeat(Heartbeat { sequence, epoch, presence })
         }),

@@ -23,6 +23,9 @@ const OUTGOING: usize = 64;
 /// Reports and commands that wait for the link.
 const INBOX: usize = 128;
 
+/// Why a link breaks that is told to.
+const INJECTED: &str = "fault injection";
+
 /// Who a device is to the broker.
 #[derive(Clone)]
 pub struct Identity {
@@ -61,6 +64,7 @@ enum Command {
     Link(Event),
     Epoch(Epoch),
     Send(ToBroker),
+    Break(Duration),
 }
 
 /// A running link. The task ends when this and its clones are dropped.
@@ -90,8 +94,10 @@ impl BrokerSocket {
             dialer,
             identity,
             epoch,
+            claimed_epoch: None,
             told_epoch: None,
             current: None,
+            broken_until: None,
             reports,
             events,
             state: state.clone(),
@@ -123,6 +129,13 @@ impl BrokerSocket {
         }
     }
 
+    /// Fault injection: the connection breaks, and none can be made for that long.
+    pub fn break_for(&self, lasting: Duration) {
+        if self.commands.try_send(Command::Break(lasting)).is_err() {
+            tracing::warn!("the broker link is too busy for a fault");
+        }
+    }
+
     /// How the link stands.
     pub fn state(&self) -> Snapshot {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -134,9 +147,13 @@ struct Runner {
     dialer: Dialer,
     identity: Identity,
     epoch: Epoch,
+    /// The epoch with which this socket asked to be let in.
+    claimed_epoch: Option<Epoch>,
     /// The epoch that the broker has the farm's proof for, on this socket.
     told_epoch: Option<Epoch>,
     current: Option<(SocketId, async_channel::Sender<ToBroker>)>,
+    /// Fault injection: until then no connection can be made.
+    broken_until: Option<Instant>,
     reports: async_channel::Sender<(SocketId, Report)>,
     events: async_channel::Sender<BrokerEvent>,
     state: Arc<Mutex<Snapshot>>,
@@ -157,6 +174,7 @@ impl Runner {
         beat: Beat,
     ) {
         loop {
+            beat.pass().await;
             let deadline = self.link.poll_timeout().map(|(when, _)| when);
             let timer = async {
                 match deadline {
@@ -206,6 +224,13 @@ impl Runner {
                 self.epoch = epoch;
                 self.link.handle(Event::AddressChanged, now);
             }
+            Command::Break(lasting) => {
+                self.broken_until = Some(now + lasting);
+                if let Some((socket, _)) = self.current.take() {
+                    let event = SocketEvent::Closed(INJECTED.to_owned());
+                    self.link.handle(Event::Socket(socket, event), now);
+                }
+            }
             Command::Send(message) => {
                 let sent = self.link.is_online()
                     && self.current.as_ref().is_some_and(|(_, out)| out.try_send(message).is_ok());
@@ -236,7 +261,8 @@ impl Runner {
             Report::Failed(why) => SocketEvent::Failed(why),
             Report::Closed(why) => SocketEvent::Closed(why),
             Report::Welcomed(welcome) => {
-                self.told_epoch = Some(self.epoch);
+                // Not the newest: that may have changed since we asked to be let in.
+                self.told_epoch = self.claimed_epoch;
                 let heartbeat_interval = Duration::from_secs(u64::from(welcome.heartbeat_seconds));
                 online = Some(welcome);
                 SocketEvent::Welcomed { heartbeat_interval }
@@ -293,6 +319,7 @@ impl Runner {
 
     fn connect(&mut self, socket: SocketId) {
         let (out, outgoing) = async_channel::bounded(OUTGOING);
+        self.claimed_epoch = Some(self.epoch);
         let speaker = Speaker {
             key: self.identity.key.clone(),
             claim: Claim {
@@ -305,6 +332,12 @@ impl Runner {
             name: self.identity.name.clone(),
             enrollment_token: self.identity.enrollment_token.clone(),
         };
+        if self.broken_until.is_some_and(|until| Instant::now() < until) {
+            // Our own queue: it has room, or the link is lost anyway.
+            let _ = self.reports.try_send((socket, Report::Failed(INJECTED.to_owned())));
+            self.current = Some((socket, out));
+            return;
+        }
         let dialer = self.dialer.clone();
         crate::executor::spawn(converse(socket, dialer, speaker, outgoing, self.reports.clone())).detach();
         self.current = Some((socket, out));

@@ -101,6 +101,14 @@ impl Worker {
             Ok(()) => self.work(&events, &commands, &beat).await,
             Err(end) => end,
         };
+        if let End::Closed(reason) = end
+            && ends_session(reason)
+        {
+            let until = async {
+                smol::Timer::after(GOODBYE_WITHIN).await;
+            };
+            smol::future::or(self.tell_resets(), until).await;
+        }
         self.streams.lost(self.id.epoch);
         match end {
             End::Closed(reason) => {
@@ -118,6 +126,20 @@ impl Worker {
             End::Lost(why) => self.note(Note::Lost(why)).await,
         }
         self.peer.close().await;
+    }
+
+    /// The streams of an ended session were reset, each with its reason, and
+    /// this carrier is the last that can say so.
+    async fn tell_resets(&self) {
+        while let Outgoing::Frame(frame) = self.streams.next_frame(self.id.epoch) {
+            // Acknowledgements and the like, nobody needs any more.
+            if let Frame::Reset { .. } = frame
+                && let Ok(message) = frame.encode()
+                && self.peer.send(Channel::Data, Bytes::from(message)).await.is_err()
+            {
+                return;
+            }
+        }
     }
 
     async fn note(&self, note: Note) {
@@ -320,6 +342,7 @@ impl Worker {
         let mut heard = 0;
         let mut path_at = Instant::now() + PATH_INTERVAL;
         loop {
+            beat.pass().await;
             if let Some(end) = self.obey(&mut health).await {
                 return end;
             }
@@ -456,4 +479,10 @@ impl Worker {
     fn show(&self, health: health::Snapshot, path: Option<Path>) {
         *self.condition.lock().unwrap_or_else(PoisonError::into_inner) = Some(Condition { health, path });
     }
+}
+
+/// Whether the session is over with the carrier that is left for this reason.
+fn ends_session(reason: GoodbyeReason) -> bool {
+    use GoodbyeReason::{Revoked, SessionEnded, Stopping, TakenOver};
+    matches!(reason, Revoked | SessionEnded | Stopping | TakenOver)
 }

@@ -1,6 +1,6 @@
 use super::*;
 
-const ALL: [Failure; 14] = [
+const ALL: [Failure; 15] = [
     Failure::NetworkTimeout,
     Failure::IpChange,
     Failure::PeerRestart,
@@ -15,13 +15,14 @@ const ALL: [Failure; 14] = [
     Failure::Refused(OfferRefused::BadDescription),
     Failure::Refused(OfferRefused::Other),
     Failure::Superseded,
+    Failure::NoSlotLeft,
 ];
 
 /// One row per failure: its strategy, and the longest delay in ms, for the
 /// first attempt and the fifth, with the farm present and absent; watched,
 /// network and link up.
 #[rustfmt::skip]
-const TABLE: [(&str, [(&str, u64); 4]); 14] = {
+const TABLE: [(&str, [(&str, u64); 4]); 15] = {
     const QUICK: &str = "quick_reconnect";
     const FULL: &str = "full_reestablishment";
     const RESTART: &str = "wait_for_presence_then_connect";
@@ -47,6 +48,7 @@ const TABLE: [(&str, [(&str, u64); 4]); 14] = {
         ("refused_bad_description", [(RETRY, 0),           (RETRY, 2_000),         (RETRY, 0),             (RETRY, 2_000)]),
         ("refused_other",           [(RETRY, 0),           (RETRY, 2_000),         (RETRY, 0),             (RETRY, 2_000)]),
         ("superseded",              [(SLOT, 0),            (SLOT, 2_000),          (SLOT, 0),              (SLOT, 2_000)]),
+        ("no_slot_left",            [TELL,                 TELL,                   TELL,                   TELL]),
     ]
 };
 
@@ -87,7 +89,12 @@ fn without_network_or_link_nothing_is_tried_in_vain() {
                 let fixed = match failure {
                     Failure::BrokerLost => Some(("keep_tunnels", 5_000)),
                     Failure::PhoneOffline => Some(("park_until_network", 5_000)),
-                    Failure::Refused(OfferRefused::NotPaired) => Some(("stop_and_tell", 60_000)),
+                    Failure::Refused(OfferRefused::NotPaired) | Failure::NoSlotLeft => {
+                        Some(("stop_and_tell", 60_000))
+                    }
+                    Failure::Superseded => {
+                        Some(("take_another_slot", ladder(attempt, true).as_millis() as u64))
+                    }
                     _ => None,
                 };
                 let context = Context { attempt, farm_present, network_up: false, ..FINE };

@@ -232,7 +232,8 @@ impl Lifecycle {
         if self.sessions.contains_key(&id) && !same_run {
             // The phone's program restarted: its former streams end now, not
             // when their carrier times out.
-            self.end(id, GoodbyeReason::Superseded, ResetReason::Restarted);
+            // Should that program still run (a copied key), it is told.
+            self.end(id, GoodbyeReason::TakenOver, ResetReason::Restarted);
         }
         let begin = !self.sessions.contains_key(&id);
         let session = self.sessions.entry(id).or_insert_with(|| Session {

@@ -17,7 +17,7 @@ use farm_protocol::signal::OfferRefused;
 
 use super::{ANSWER_DEADLINE, CONNECT_DEADLINE, HELLO_DEADLINE};
 use crate::backoff::Jitter;
-use crate::recovery::{self, Context, Decision, Failure};
+use crate::recovery::{self, Context, Decision, Failure, Strategy};
 
 pub use event::{Action, Due, Event, Network, Snapshot, State};
 
@@ -61,6 +61,11 @@ pub struct Session {
     failed: u32,
     failure: Option<Failure>,
     decision: Option<Decision>,
+    /// The broker gave our place to another program: the next carrier needs
+    /// another one.
+    slot_lost: bool,
+    /// Instead of the next offer, a slot is to be taken.
+    slot_wanted: bool,
     jitter: Jitter,
     shown: (State, Instant),
     actions: VecDeque<Action>,
@@ -92,6 +97,8 @@ impl Session {
             failed: 0,
             failure: None,
             decision: None,
+            slot_lost: false,
+            slot_wanted: false,
             jitter: Jitter::new(seed),
             shown: (State::Stopped, now),
             actions: VecDeque::new(),
@@ -113,6 +120,8 @@ impl Session {
             Event::Stop => self.stop(),
             Event::BrokerLink(online) => {
                 let was_online = std::mem::replace(&mut self.broker_link, online);
+                // Let in: the place is ours.
+                self.slot_lost &= !online;
                 if online && !was_online {
                     // An offer without answer was lost with the former link.
                     let lost = self.drop_unanswered_offer();
@@ -141,6 +150,20 @@ impl Session {
                     }
                     self.give_up(attempt.epoch, Failure::FarmOffline, now);
                 }
+            }
+            Event::Superseded if self.live.is_some() => self.slot_lost = true,
+            Event::Superseded => self.superseded(now),
+            Event::NewSlot(epoch) => {
+                (self.slot_lost, self.slot_wanted, self.broker_link) = (false, false, false);
+                self.epoch = epoch;
+                self.failed = 0;
+                // The new link's coming up starts the attempt; this only looks after it.
+                self.next_attempt = None;
+                self.attempt_at(now + recovery::RECHECK);
+            }
+            Event::NoSlot => {
+                (self.slot_lost, self.slot_wanted) = (false, false);
+                self.fail(Failure::NoSlotLeft, now);
             }
             Event::Opened(epoch) => {
                 if let Some(attempt) = self.attempt_mut(epoch)
@@ -242,7 +265,13 @@ impl Session {
     fn advance(&mut self, now: Instant) {
         if self.started && self.attempt.is_none() && self.next_attempt.is_some_and(|at| at <= now) {
             self.next_attempt = None;
-            self.offer(now);
+            if self.slot_wanted {
+                self.actions.push_back(Action::TakeAnotherSlot);
+                // Answered at once; this only looks after it.
+                self.attempt_at(now + recovery::RECHECK);
+            } else {
+                self.offer(now);
+            }
         }
         let state = match (self.started, self.live, self.attempt) {
             (false, ..) => State::Stopped,
@@ -278,6 +307,13 @@ impl Session {
 
     /// Something failed: decide what to do about it, and when.
     fn fail(&mut self, failure: Failure, now: Instant) {
+        let failure = match failure {
+            Failure::NoSlotLeft | Failure::Refused(OfferRefused::NotPaired) => failure,
+            _ if self.slot_lost => Failure::Superseded,
+            // Whatever shows first, this is why.
+            _ if !self.network_up => Failure::PhoneOffline,
+            _ => failure,
+        };
         let context = Context {
             attempt: self.failed,
             farm_present: self.farm.is_some_and(|f| f.online),
@@ -289,6 +325,7 @@ impl Session {
         self.failed = self.failed.saturating_add(1);
         self.failure = Some(failure);
         self.decision = Some(decision);
+        self.slot_wanted = decision.strategy == Strategy::TakeAnotherSlot;
         self.next_attempt = None;
         if let Some(delay) = decision.retry_after {
             self.attempt_at(now + delay);
@@ -316,6 +353,14 @@ impl Session {
             self.actions.push_back(Action::Close(attempt.epoch, GoodbyeReason::Superseded));
         }
         dropped.is_some()
+    }
+
+    /// Another program has our place: whatever we had there is over.
+    fn superseded(&mut self, now: Instant) {
+        for epoch in self.live.take().into_iter().chain(self.attempt.take().map(|a| a.epoch)) {
+            self.actions.push_back(Action::Close(epoch, GoodbyeReason::Superseded));
+        }
+        self.fail(Failure::Superseded, now);
     }
 
     /// Forgets the attempt under way and starts another at once.
@@ -366,6 +411,7 @@ impl Session {
 
     fn goodbye(&mut self, epoch: Epoch, reason: GoodbyeReason, now: Instant) {
         let failure = match reason {
+            GoodbyeReason::TakenOver if self.live == Some(epoch) => return self.superseded(now),
             GoodbyeReason::Revoked => Failure::Refused(OfferRefused::NotPaired),
             GoodbyeReason::Stopping => {
                 if let Some(farm) = &mut self.farm {

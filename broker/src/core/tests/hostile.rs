@@ -179,6 +179,7 @@ impl Run {
                 let access = Access {
                     phones: phones.into_iter().map(phone_id).collect(),
                     invitations: invitations.into_iter().map(invitation).collect(),
+                    former: Vec::new(),
                 };
                 self.say(connection, ToBroker::Access(access));
             }

@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use farm_protocol::broker::{
-    Access, Address, FromBroker, MAX_INVITATIONS, MAX_PHONES, MAX_WATCHED, RefusedReason, ToBroker,
-    UndeliveredReason as Reason, Watch,
+    Access, Address, FromBroker, MAX_FORMER, MAX_INVITATIONS, MAX_PHONES, MAX_WATCHED, RefusedReason,
+    ToBroker, UndeliveredReason as Reason, Watch,
 };
 use farm_protocol::id::{FarmId, PhoneId};
 
@@ -160,14 +160,20 @@ fn the_lists_of_a_farm_are_bounded() {
     let fits = Access {
         phones: (0..MAX_PHONES).map(phone).collect(),
         invitations: (0..MAX_INVITATIONS).map(|n| invitation(n as u8)).collect(),
+        former: (0..MAX_FORMER).map(phone).collect(),
     };
+    let mut former = fits.clone();
+    former.former.push(phone(0));
     let mut phones = fits.clone();
     phones.phones.push(phone(0));
     let mut invitations = fits.clone();
     invitations.invitations.push(invitation(99));
-    for (list, reason) in
-        [(fits, None), (phones, Some(RefusedReason::Limit)), (invitations, Some(RefusedReason::Limit))]
-    {
+    for (list, reason) in [
+        (fits, None),
+        (phones, Some(RefusedReason::Limit)),
+        (invitations, Some(RefusedReason::Limit)),
+        (former, Some(RefusedReason::Limit)),
+    ] {
         let mut world = World::new();
         let connection = world.enter(&Device::farm(1));
         world.say(connection, ToBroker::Access(list));

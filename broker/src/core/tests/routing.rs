@@ -1,6 +1,8 @@
 use std::time::Duration;
 
-use farm_protocol::broker::{Address, MAX_SIGNAL, Signal, ToBroker, UndeliveredReason as Reason};
+use farm_protocol::broker::{
+    Access, Address, FromBroker, MAX_SIGNAL, Presence, Signal, ToBroker, UndeliveredReason as Reason,
+};
 
 use super::world::{Device, World, access, invitation};
 use crate::core::ConnectionId;
@@ -56,6 +58,20 @@ fn a_strangers_signal_and_one_to_an_unknown_farm_end_the_same() {
     assert!(pair.world.take(pair.at_farm).is_empty());
     let unknown = Address::Farm(Device::farm(5).farm_id());
     assert_eq!(pair.world.try_signal(pair.at_phone, unknown), Some(Reason::Offline));
+}
+
+#[test]
+fn a_former_phone_is_heard_and_answered_but_learns_nothing_of_the_farms_presence() {
+    let mut pair = Pair::new(false);
+    let former = vec![pair.phone.phone_id()];
+    pair.world.say(pair.at_farm, ToBroker::Access(Access { former, ..Access::default() }));
+    pair.world.say(pair.at_phone, super::world::watch(&[&pair.farm]));
+    let told = pair.world.take(pair.at_phone);
+    assert!(matches!(&told[..], [FromBroker::Presence(Presence { state: None, .. })]), "{told:?}");
+    assert_eq!(pair.signal_phone(), Some(Reason::Offline), "it has said nothing yet");
+    assert_eq!(pair.signal_farm(), None);
+    assert_eq!(pair.signal_phone(), None);
+    assert!(pair.world.take(pair.at_phone).iter().any(|message| matches!(message, FromBroker::Signal(_))));
 }
 
 #[test]

@@ -102,6 +102,7 @@ pub(super) fn access(phones: &[&Device], invitations: &[InvitationId]) -> ToBrok
     ToBroker::Access(Access {
         phones: phones.iter().map(|phone| phone.phone_id()).collect(),
         invitations: invitations.to_vec(),
+        former: Vec::new(),
     })
 }
 

@@ -44,6 +44,14 @@ pub enum Event {
     },
     /// The broker could not hand the offer on.
     Undelivered,
+    /// The broker gave our place to another program with our key, or knows a
+    /// newer one that we can't count past.
+    Superseded,
+    /// Answers [`Action::TakeAnotherSlot`]: a slot of our own is taken, this is
+    /// the first epoch in it, and its link to the broker is still to come up.
+    NewSlot(Epoch),
+    /// Answers [`Action::TakeAnotherSlot`]: there is none.
+    NoSlot,
     /// A carrier's channels are open.
     Opened(Epoch),
     /// The farm's hello came on a carrier.
@@ -92,6 +100,9 @@ pub enum Action {
     Close(Epoch, GoodbyeReason),
     /// Pings must show now whether the live carrier still works.
     Probe(Epoch),
+    /// Move to a slot that this program has not had yet, and say
+    /// [`Event::NewSlot`] or [`Event::NoSlot`].
+    TakeAnotherSlot,
     /// The state that is shown changed.
     Changed,
     /// The session is over.

@@ -211,8 +211,58 @@ fn a_hello_that_never_comes_costs_the_frozen_carrier_too() {
     assert!(session.poll_timeout().is_some() || matches!(actions.last(), Some(Action::Offer { .. })));
 }
 
+#[test]
+fn whoever_is_taken_over_moves_to_a_slot_of_its_own_and_fights_nobody() {
+    let now = Instant::now();
+    let (mut session, epoch) = live(now);
+    // The broker's word alone ends nothing.
+    session.handle(Event::Superseded, now);
+    session.handle(Event::BrokerLink(false), now);
+    assert_eq!((drain(&mut session), session.live()), (vec![], Some(epoch)));
+    session.handle(Event::Goodbye(epoch, GoodbyeReason::TakenOver), now);
+    assert_eq!(
+        drain(&mut session),
+        [Action::Close(epoch, GoodbyeReason::Superseded), Action::TakeAnotherSlot]
+    );
+    assert_eq!(session.snapshot().failure, Some(Failure::Superseded));
+    session.handle(Event::NewSlot(Epoch::of_start(9)), now);
+    assert_eq!(drain(&mut session), [], "nothing can be said before the new link is up");
+    session.handle(Event::BrokerLink(true), now);
+    let actions = drain(&mut session);
+    let [Action::Offer { epoch: new, .. }] = actions[..] else { panic!("{actions:?}") };
+    assert_eq!(new, Epoch::of_start(9).next());
+    complete(&mut session, new, now);
+}
+
+#[test]
+fn without_a_slot_left_it_tells_and_looks_once_a_minute() {
+    let mut now = Instant::now();
+    let (mut session, epoch) = live(now);
+    session.handle(Event::Goodbye(epoch, GoodbyeReason::TakenOver), now);
+    let (mut offers, end) = (0, now + Duration::from_secs(600));
+    while now < end {
+        for action in drain(&mut session) {
+            match action {
+                Action::TakeAnotherSlot => session.handle(Event::NoSlot, now),
+                Action::Offer { epoch, .. } => {
+                    offers += 1;
+                    session.handle(Event::Answered(epoch), now);
+                    session.handle(Event::Opened(epoch), now);
+                    session.handle(Event::Hello(epoch), now);
+                    session.handle(Event::Goodbye(epoch, GoodbyeReason::TakenOver), now);
+                }
+                _ => {}
+            }
+        }
+        assert_eq!(session.snapshot().failure, Some(Failure::NoSlotLeft));
+        now = session.poll_timeout().expect("always a deadline").0;
+        session.handle_timeout(now);
+    }
+    assert!((9..=13).contains(&offers), "{offers} offers in ten minutes");
+}
+
 fn event() -> impl Strategy_<Value = Event> {
-    (0u8..14, 0u64..4).prop_map(|(kind, n)| {
+    (0u8..18, 0u64..4).prop_map(|(kind, n)| {
         let epoch = (0..n).fold(Epoch::of_start(1), |e, _| e.next());
         match kind {
             0 => Event::Start,
@@ -237,6 +287,10 @@ fn event() -> impl Strategy_<Value = Event> {
             9 => Event::Hello(epoch),
             10 => Event::Lost(epoch),
             11 => Event::Goodbye(epoch, GoodbyeReason::Stopping),
+            13 => Event::Superseded,
+            14 => Event::NewSlot(Epoch::of_start(1 + n)),
+            15 => Event::NoSlot,
+            16 => Event::Goodbye(epoch, GoodbyeReason::TakenOver),
             12 => Event::Network([Network::Up, Network::Down, Network::Changed][n as usize % 3]),
             _ => Event::Attention { watched: n % 2 == 0 },
         }

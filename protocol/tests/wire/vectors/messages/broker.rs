@@ -90,6 +90,7 @@ pub(super) fn to_broker(out: &mut Vec<Case>) {
         ToBroker::Access(Access {
             phones: vec![phone_id(), PhoneId::from_bytes(count(0x30))],
             invitations: vec![invitation],
+            former: Vec::new(),
         }),
         json!({"access": {
             "phones": [h(phone_id().as_bytes()), h(count::<20>(0x30))],
@@ -98,14 +99,22 @@ pub(super) fn to_broker(out: &mut Vec<Case>) {
     );
     add(
         out,
+        "access, with a former phone",
+        ToBroker::Access(Access { former: vec![phone_id()], ..Access::default() }),
+        json!({"access": {"phones": [], "invitations": [], "former": [h(phone_id().as_bytes())]}}),
+    );
+    add(
+        out,
         "access, as many as allowed",
         ToBroker::Access(Access {
             phones: vec![phone_id(); MAX_PHONES],
             invitations: vec![invitation; MAX_INVITATIONS],
+            former: vec![phone_id(); MAX_FORMER],
         }),
         json!({"access": {
             "phones": vec![h(phone_id().as_bytes()); 256],
             "invitations": vec![h(count::<16>(0x20)); 8],
+            "former": vec![h(phone_id().as_bytes()); 32],
         }}),
     );
     let heartbeat = |sequence, epoch, presence| ToBroker::Heartbeat(Heartbeat { sequence, epoch, presence });
