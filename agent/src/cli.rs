@@ -8,17 +8,21 @@ use lexopt::prelude::*;
 use qrcode::QrCode;
 use qrcode::render::unicode;
 
+use farm_tunnel::display::Display;
 use farm_tunnel::fault::USUAL;
+use farm_tunnel::words::utc;
 
 use crate::control_socket::{InvitationReply, PhoneReply, Reply, Request, ask};
 use crate::logging;
 use crate::readings::block::Sample;
 use crate::readings::socket;
 use crate::run::{RunOptions, run};
-use crate::status::Status;
 
 const DEFAULT_STATE: &str = "/var/lib/farm-agent";
 const DEFAULT_CONFIG: &str = "/etc/farm-agent.toml";
+
+/// Days of the outage report unless they are said.
+const DAYS: u32 = 30;
 
 const HELP: &str = "\
 farm-agent: lets the farm's paired phones reach its services, peer to peer.
@@ -31,6 +35,8 @@ Usage:
   farm-agent status [--json] [--watch]  how the farm stands
   farm-agent record NAME VALUE [--unit U]
                                         keep a reading for the phones; prints its number once it is durable
+  farm-agent outages [--json] [--days N]
+                                        past outages, and how available the farm was
   farm-agent debug fault KIND [--for SECONDS]
                                         fail on purpose; needs fault_injection = true
                                         under [debug] in the config
@@ -50,6 +56,7 @@ enum Command {
     Revoke(String),
     Status,
     Record(socket::Line),
+    Outages,
     Fault { kind: String, on: Option<String> },
 }
 
@@ -60,6 +67,7 @@ struct Parsed {
     json: bool,
     watch: bool,
     seconds: f64,
+    days: u32,
 }
 
 /// Runs the command line `arguments` (without the program's name).
@@ -84,7 +92,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<Parsed>, lexopt::Error> {
     let mut parser = lexopt::Parser::from_args(arguments);
     let (mut words, mut json, mut watch) = (Vec::new(), false, false);
-    let mut seconds = USUAL.as_secs_f64();
+    let (mut seconds, mut days) = (USUAL.as_secs_f64(), DAYS);
     let (mut state, mut config) = (PathBuf::from(DEFAULT_STATE), PathBuf::from(DEFAULT_CONFIG));
     let mut unit = None;
     loop {
@@ -110,6 +118,7 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<Parsed>
             Long("json") => json = true,
             Long("watch") => watch = true,
             Long("unit") => unit = Some(parser.value()?.string()?),
+            Long("days") => days = parser.value()?.parse()?,
             Long("for") => seconds = parser.value()?.parse()?,
             Value(word) => words.push(word.string()?),
             other => return Err(other.unexpected()),
@@ -128,6 +137,7 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<Parsed>
             Command::Record(socket::Line { name: name.to_owned(), value, unit })
         }
         ["record", ..] => return Err("record needs a name and a value".into()),
+        ["outages"] => Command::Outages,
         ["debug", "fault", "wedge", on] => {
             Command::Fault { kind: "wedge".to_owned(), on: Some(on.to_owned()) }
         }
@@ -136,11 +146,11 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<Parsed>
         [] => return Err("a command is missing".into()),
         _ => return Err(format!("unknown command: {}", words.join(" ")).into()),
     };
-    Ok(Some(Parsed { command, state, config, json, watch, seconds }))
+    Ok(Some(Parsed { command, state, config, json, watch, seconds, days }))
 }
 
 fn execute(parsed: Parsed) -> Result<(), Box<dyn std::error::Error>> {
-    let Parsed { command, state, config, json, watch, seconds } = parsed;
+    let Parsed { command, state, config, json, watch, seconds, days } = parsed;
     let request = match command {
         Command::Run => {
             logging::start();
@@ -151,11 +161,20 @@ fn execute(parsed: Parsed) -> Result<(), Box<dyn std::error::Error>> {
         Command::Phones => Request::Phones {},
         Command::Revoke(phone) => Request::Revoke { phone },
         Command::Status => Request::Status { watch },
+        Command::Outages => Request::Outages { days },
         Command::Fault { kind, on } => Request::Fault { kind, on, seconds },
     };
     let mut shown = Ok(());
+    let mut display = Display::default();
     ask(&state, &request, |reply| {
-        shown = show(reply, json);
+        shown = match &reply {
+            Reply::Status(status) if watch && !json => {
+                let now = utc(crate::farm::wall_time());
+                let shown = display.show(&mut std::io::stdout(), &status.block(), &status.line(), &now);
+                shown.map_err(Into::into)
+            }
+            _ => show(reply, json),
+        };
         watch && shown.is_ok()
     })?;
     shown
@@ -184,7 +203,9 @@ fn show(reply: Reply, json: bool) -> Result<(), Box<dyn std::error::Error>> {
         }
         Reply::Phones(phones) => phones.iter().map(show_phone).collect::<Vec<_>>().join("\n"),
         Reply::Revoked(phone) => format!("revoked {} ({})", phone.name, phone.id),
-        Reply::Status(status) => show_status(status),
+        Reply::Status(status) => status.block(),
+        Reply::Outages(report) if json => serde_json::to_string(report)?,
+        Reply::Outages(report) => report.text("this farm"),
         Reply::Done(what) => what.clone(),
         Reply::Error(problem) => return Err(problem.clone().into()),
     };
@@ -213,38 +234,6 @@ fn show_invitation(invitation: &InvitationReply) -> Result<String, Box<dyn std::
 fn show_phone(phone: &PhoneReply) -> String {
     let connected = if phone.connected { "connected" } else { "away" };
     format!("{}  {connected:<9}  {}", phone.id, phone.name)
-}
-
-fn show_status(status: &Status) -> String {
-    let mut lines = vec![
-        format!("farm     {} ({})", status.name, status.farm),
-        format!("up       {} s, start {}", status.uptime_seconds, status.starts),
-    ];
-    let broker = &status.broker;
-    let mut line = format!("broker   {}: {} for {:.0} s", broker.url, broker.state, broker.since_seconds);
-    if let Some(reason) = &broker.reason {
-        line += &format!(" ({reason})");
-    }
-    if let Some(next) = broker.next_attempt_seconds {
-        line += &format!(", next attempt in {next:.1} s");
-    }
-    if let Some(rtt) = broker.rtt_ms {
-        line += &format!(", {rtt:.0} ms");
-    }
-    lines.push(line);
-    lines.push(format!("services {}", status.services.join(", ")));
-    lines.push(format!("phones   {} paired", status.phones));
-    for session in &status.sessions {
-        let path = session.path.path.as_deref().unwrap_or("no path");
-        let rtt = session.path.rtt_ms.map_or(String::new(), |rtt| format!(", {rtt:.1} ms"));
-        let grade = session.path.grade.as_deref().map_or(String::new(), |grade| format!(", {grade}"));
-        lines.push(format!(
-            "session  {} {}: {}, {path}{rtt}{grade}, {} streams",
-            session.session, session.phone, session.state, session.streams
-        ));
-    }
-    lines.extend(status.alarms.iter().map(|alarm| format!("ALARM    {alarm}")));
-    lines.join("\n")
 }
 
 #[cfg(test)]

@@ -3,12 +3,14 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use smol::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use smol::net::unix::{UnixListener, UnixStream};
+
+use farm_tunnel::history::Report;
 
 use crate::status::Status;
 
@@ -24,8 +26,11 @@ const MAX_CLIENTS: usize = 16;
 /// How long a silent client may hold its place.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// Between two status lines of a watching client.
+/// Between two status lines of a watching client while nothing changes.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How soon a watching client sees a change.
+const WATCH_LOOK: Duration = Duration::from_millis(100);
 
 /// What a command asks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -46,6 +51,11 @@ pub enum Request {
         /// Again every second until the client goes.
         #[serde(default)]
         watch: bool,
+    },
+    /// Past outages, and how available the farm was.
+    Outages {
+        /// How many days back.
+        days: u32,
     },
     /// Fails on purpose, where the config allows it.
     Fault {
@@ -71,6 +81,8 @@ pub enum Reply {
     Revoked(PhoneReply),
     /// To [`Request::Status`].
     Status(Box<Status>),
+    /// To [`Request::Outages`].
+    Outages(Box<Report>),
     /// To [`Request::Fault`]: what was done.
     Done(String),
     /// It could not be done: what, and what to do.
@@ -205,16 +217,27 @@ async fn serve_client(client: UnixStream, asked: &async_channel::Sender<Asked>) 
             }
         };
         let watch = matches!(request, Request::Status { watch: true });
+        let mut shown: Option<(Instant, Option<String>)> = None;
         loop {
             let (reply, answer) = async_channel::bounded(1);
             let gone = || std::io::Error::other("the agent is stopping");
             asked.send(Asked { request: request.clone(), reply }).await.map_err(|_| gone())?;
             let answer = answer.recv().await.map_err(|_| gone())?;
-            write_line(&mut writer, &answer).await?;
+            let line = match &answer {
+                Reply::Status(status) if watch => Some(status.line()),
+                _ => None,
+            };
+            let now = Instant::now();
+            let due =
+                shown.as_ref().is_none_or(|(at, former)| now >= *at + WATCH_INTERVAL || *former != line);
+            if due {
+                write_line(&mut writer, &answer).await?;
+                shown = Some((now, line));
+            }
             if !watch {
                 break;
             }
-            smol::Timer::after(WATCH_INTERVAL).await;
+            smol::Timer::after(WATCH_LOOK).await;
         }
     }
 }

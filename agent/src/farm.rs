@@ -3,6 +3,7 @@
 
 mod carriers;
 mod fault;
+mod history;
 mod local;
 mod signals;
 
@@ -22,6 +23,7 @@ use farm_tunnel::backoff::RateLimit;
 use farm_tunnel::broker_socket::{BrokerEvent, BrokerSocket, Dialer};
 use farm_tunnel::carrier::{CarrierId, Note};
 use farm_tunnel::fault::Faults;
+use farm_tunnel::history::History;
 use farm_tunnel::ip_change::Verdict;
 use farm_tunnel::link;
 use farm_tunnel::progress::{Beat, Progress};
@@ -120,6 +122,11 @@ pub struct Farm {
     /// Answers to phones that were revoked.
     farewells: RateLimit,
     faults: Faults,
+    history: History,
+    /// Netlink says that there is no address.
+    offline: bool,
+    /// The broker's clock agrees with ours.
+    clock_trusted: bool,
 }
 
 enum Step {
@@ -152,6 +159,7 @@ pub async fn run(setup: Setup) {
     let beat = setup.progress.watch("farm");
     let (watch, told) = setup.watch.unzip();
     let key = setup.state.key();
+    let history = history::open(&setup.state, Instant::now());
     let mut farm = Farm {
         id: setup.state.farm(),
         epoch: setup.state.start(),
@@ -179,11 +187,16 @@ pub async fn run(setup: Setup) {
         random: SystemRandom::new(),
         farewells: RateLimit::new(FAREWELLS, FAREWELL_EVERY),
         faults: Faults::default(),
+        history,
+        offline: false,
+        clock_trusted: false,
     };
     let (notes, built) = (farm.notes.1.clone(), farm.built.1.clone());
     loop {
         beat.pass().await;
+        farm.observe(Instant::now()).await;
         let deadline = farm.lifecycle.poll_timeout().map(|(when, _)| when);
+        let deadline = deadline.into_iter().chain(farm.history.poll_timeout()).min();
         let step = step(
             &setup.broker_events,
             told.as_ref(),
@@ -282,6 +295,9 @@ impl Farm {
     }
 
     fn link_changed(&self, state: &link::State) {
+        if let Some(watch) = &self.watch {
+            watch.vouched(*state == link::State::Online);
+        }
         match state {
             link::State::Online => tracing::info!("online at the broker"),
             link::State::Offline { reason, attempt, .. }
@@ -312,6 +328,7 @@ impl Farm {
         }
         self.readings.clock().told(std::time::Duration::from_secs(welcome.time));
         self.readings.clock_changed();
+        self.broker_time(welcome.time, Instant::now());
         self.welcome = Some(welcome);
     }
 
@@ -342,17 +359,20 @@ impl Farm {
                 self.broker.event(link::Event::ProbeAnswered);
             }
             Told::Verdict(Verdict::Changed(witness)) => {
+                self.offline = false;
                 tracing::info!(witness = witness.name(), "the address changed");
                 // The epoch first: a connection that is made anew says it at once.
                 self.new_epoch();
                 self.broker.event(link::Event::NetworkChanged(link::NetworkChange::AddressChanged));
             }
             Told::Verdict(Verdict::Online) => {
+                self.offline = false;
                 tracing::info!("the network is back");
                 self.new_epoch();
                 self.broker.event(link::Event::NetworkChanged(link::NetworkChange::Up));
             }
             Told::Verdict(Verdict::Offline) => {
+                self.offline = true;
                 tracing::info!("the network is gone");
                 self.broker.event(link::Event::NetworkChanged(link::NetworkChange::Down));
                 self.suspect_carriers();
@@ -426,6 +446,7 @@ impl Farm {
         // For the goodbyes to leave; nobody waits for an answer.
         smol::Timer::after(std::time::Duration::from_millis(100)).await;
         self.readings.stop().await;
+        self.close_history(Instant::now()).await;
         self.state.close().await
     }
 }

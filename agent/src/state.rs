@@ -12,6 +12,7 @@ use farm_protocol::invitation::{Secret, VALID_SECONDS};
 use farm_protocol::keys::{DeviceKey, KeyError, PublicKey};
 use farm_protocol::pairing::OpenInvitation;
 use farm_store::{Batch, OpenReport, Options, Store, Table};
+use farm_tunnel::history::{Change, MAX_SPANS, Span, Stored};
 use ring::rand::SystemRandom;
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,8 @@ const STARTS: Table<(), u64> = Table::vital("starts");
 const PHONES: Table<[u8; PhoneId::LEN], PhoneRecord> = Table::vital("phones");
 const REVOKED: Table<[u8; PhoneId::LEN], RevokedRecord> = Table::new("revoked");
 const INVITATIONS: Table<[u8; InvitationId::LEN], InvitationRecord> = Table::new("invitations");
+const HISTORY: Table<u64, Span> = Table::new("history");
+const HISTORY_OPEN: Table<(), Span> = Table::new("history-open");
 const BROKER_ADDRESS: Table<(), String> = Table::new("broker-address");
 
 /// A stored private key.
@@ -285,6 +288,33 @@ impl State {
     pub async fn remember_broker_address(&self, address: SocketAddr) -> Result<(), StateError> {
         let mut batch = Batch::new();
         batch.put(&BROKER_ADDRESS, &(), &address.to_string())?;
+        self.store.commit(batch).await?;
+        Ok(())
+    }
+
+    /// The event log, as it was stored.
+    ///
+    /// # Errors
+    /// [`StateError::Store`].
+    pub fn history(&self) -> Result<Stored, StateError> {
+        let spans = self.store.range(&HISTORY, .., 2 * MAX_SPANS)?;
+        Ok(Stored { spans, open: self.store.get(&HISTORY_OPEN, &())? })
+    }
+
+    /// Stores changes of the event log, all or none.
+    ///
+    /// # Errors
+    /// [`StateError::Store`].
+    pub async fn store_history(&self, changes: Vec<Change>) -> Result<(), StateError> {
+        let mut batch = Batch::new();
+        for change in changes {
+            match change {
+                Change::Put(number, span) => batch.put(&HISTORY, &number, &span)?,
+                Change::Remove(number) => batch.remove(&HISTORY, &number)?,
+                Change::Open(Some(span)) => batch.put(&HISTORY_OPEN, &(), &span)?,
+                Change::Open(None) => batch.remove(&HISTORY_OPEN, &())?,
+            };
+        }
         self.store.commit(batch).await?;
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::time::Instant;
 use farm_tunnel::carrier::Condition;
 use farm_tunnel::link;
 use farm_tunnel::peer::PathKind;
+use farm_tunnel::words::duration;
 use serde::{Deserialize, Serialize};
 
 /// Everything that `farm-agent status` shows.
@@ -88,11 +89,93 @@ pub struct PathStatus {
     pub grade: Option<String>,
 }
 
+impl Status {
+    /// In a few words, without anything that changes all the time.
+    pub fn line(&self) -> String {
+        let mut words = vec![self.broker.in_words().to_owned()];
+        words.extend(self.broker.reason.clone());
+        match self.sessions.len() {
+            0 => words.push("no phone connected".to_owned()),
+            _ => words.extend(self.sessions.iter().map(SessionStatus::line)),
+        }
+        words.extend(self.alarms.iter().map(|alarm| format!("ALARM: {alarm}")));
+        format!("{}: {}", self.name, words.join(" · "))
+    }
+
+    /// All of it, a line for each thing.
+    pub fn block(&self) -> String {
+        let mut lines = vec![format!("{} ({})", self.name, self.farm)];
+        let mut line = |title: &str, text: String| lines.push(format!("{title:<9} {text}"));
+        line("agent", format!("up for {}, start {}", duration(self.uptime_seconds as f64), self.starts));
+        let broker = &self.broker;
+        let mut text = format!("{} for {}", broker.in_words(), duration(broker.since_seconds));
+        if let Some(rtt) = broker.rtt_ms {
+            text += &format!(", round trip {rtt:.0} ms");
+        }
+        if let Some(reason) = &broker.reason {
+            text += &format!(" ({reason})");
+        }
+        if let Some(next) = broker.next_attempt_seconds {
+            text += &format!(", next attempt in {}", duration(next));
+        }
+        if broker.state != "online" && self.sessions.iter().any(|session| session.state == "live") {
+            text += "; tunnels are fine";
+        }
+        line("broker", format!("{text}, {}", broker.url));
+        if let Some(address) = &self.public_address {
+            line("address", format!("{address} as the broker sees it"));
+        }
+        line("services", self.services.join(", "));
+        line("phones", format!("{} paired, {} connected", self.phones, self.sessions.len()));
+        for session in &self.sessions {
+            line("session", session.block());
+        }
+        for alarm in &self.alarms {
+            line("ALARM", alarm.clone());
+        }
+        lines.join("\n")
+    }
+}
+
+impl SessionStatus {
+    fn state_in_words(&self) -> &str {
+        match self.state.as_str() {
+            "parked" => "lost its phone; kept for 5 min",
+            other => other,
+        }
+    }
+
+    fn line(&self) -> String {
+        let path = [self.path.path.as_deref(), self.path.grade.as_deref()];
+        let path: String = path.into_iter().flatten().map(|word| format!(", {word}")).collect();
+        format!("{} {}{path}", self.phone, self.state_in_words())
+    }
+
+    fn block(&self) -> String {
+        let mut text = self.line();
+        if let (Some(rtt), Some(jitter), Some(loss)) = (self.path.rtt_ms, self.path.jitter_ms, self.path.loss)
+        {
+            let loss = loss * 100.0;
+            text += &format!(", round trip {rtt:.1} ms, jitter {jitter:.1} ms, loss {loss:.0} %");
+        }
+        format!("{text}; {} streams ({})", self.streams, self.session)
+    }
+}
+
 fn milliseconds(duration: std::time::Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
 impl BrokerStatus {
+    fn in_words(&self) -> &str {
+        match self.state.as_str() {
+            "online" => "broker online",
+            "offline" => "broker away",
+            "connecting" | "authenticating" => "broker away, connecting",
+            _ => "broker link stopped",
+        }
+    }
+
     /// From the link's own view.
     pub fn new(url: String, snapshot: &link::Snapshot, now: Instant) -> Self {
         let online = snapshot.state == link::State::Online;

@@ -7,9 +7,11 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_signal::{Signal, Signals};
+use farm_tunnel::display::Display;
+use farm_tunnel::words::utc;
 use futures_util::StreamExt;
 use lexopt::prelude::*;
 use serde_json::json;
@@ -17,7 +19,7 @@ use tracing::Level;
 
 use crate::client::Client;
 use crate::forward::Forward;
-use crate::pair::pair;
+use crate::pair::pair_telling;
 use crate::tunnel::Tunnel;
 
 const HELP: &str = "\
@@ -28,6 +30,7 @@ Usage:
   farm-connect pair CODE --broker URL               the same, by a typed code
   farm-connect farms [--json]                       list the paired farms
   farm-connect status FARM [--json] [--watch]       how the tunnel to a farm stands
+  farm-connect outages FARM [--json] [--days N]     past outages, and how available it was
   farm-connect forward FARM SERVICE [--listen ADDR] let a local port lead to a service
   farm-connect readings FARM [--since N] [--json] [--follow]
                                                     what the farm has recorded since the last time
@@ -52,13 +55,20 @@ Exit status: 0 done, 1 failed, 2 misused.";
 /// what it has.
 const STATUS_WITHIN: Duration = Duration::from_secs(5);
 
-/// Between two lines of `status --watch`.
+/// Between two lines of `status --watch` while nothing changes.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How soon `status --watch` sees a change.
+const WATCH_LOOK: Duration = Duration::from_millis(100);
+
+/// Days of the outage report unless they are said.
+const DAYS: u32 = 30;
 
 enum Command {
     Pair { invitation: String, broker: Option<String>, name: Option<String> },
     Farms,
     Status(String),
+    Outages(String),
     Forward { farm: String, service: String, listen: SocketAddr },
     Readings(readings::Wanted),
 }
@@ -68,6 +78,7 @@ struct Parsed {
     state: PathBuf,
     json: bool,
     watch: bool,
+    days: u32,
 }
 
 type Failure = Box<dyn std::error::Error>;
@@ -112,6 +123,7 @@ fn start_log() {
 fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<Parsed>, lexopt::Error> {
     let mut parser = lexopt::Parser::from_args(arguments);
     let (mut words, mut json, mut watch) = (Vec::new(), false, false);
+    let mut days = DAYS;
     let (mut state, mut name, mut broker, mut listen) = (None, None, None, None);
     let (mut since, mut follow) = (None, false);
     while let Some(argument) = parser.next()? {
@@ -132,6 +144,7 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<Parsed>
             Long("watch") => watch = true,
             Long("since") => since = Some(parser.value()?.parse::<u64>()?),
             Long("follow") => follow = true,
+            Long("days") => days = parser.value()?.parse()?,
             Value(word) => words.push(word.string()?),
             other => return Err(other.unexpected()),
         }
@@ -150,7 +163,8 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<Parsed>
         ["readings", farm] => {
             Command::Readings(readings::Wanted { farm: farm.to_owned(), since, follow, json })
         }
-        ["status"] | ["readings"] | ["forward"] | ["forward", _] => {
+        ["outages", farm] => Command::Outages(farm.to_owned()),
+        ["outages"] | ["status"] | ["readings"] | ["forward"] | ["forward", _] => {
             return Err(format!("{} needs more words", words[0]).into());
         }
         [] => return Err("a command is missing".into()),
@@ -160,7 +174,7 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<Parsed>
         Some(state) => state,
         None => return Err("neither HOME nor XDG_DATA_HOME is set: name a directory with --state".into()),
     };
-    Ok(Some(Parsed { command, state, json, watch }))
+    Ok(Some(Parsed { command, state, json, watch, days }))
 }
 
 fn default_state() -> Option<PathBuf> {
@@ -182,12 +196,13 @@ fn print(line: &str) -> Result<(), Failure> {
 }
 
 async fn execute(parsed: Parsed) -> Result<(), Failure> {
-    let Parsed { command, state, json, watch } = parsed;
+    let Parsed { command, state, json, watch, days } = parsed;
     let client = Client::open(&state)?;
     match command {
         Command::Pair { invitation, broker, name } => {
             let name = name.unwrap_or_else(device_name);
-            let farm = pair(&client, &invitation, broker.as_deref(), &name).await?;
+            let tell = |waits: &str| eprintln!("farm-connect: still trying: {waits}");
+            let farm = pair_telling(&client, &invitation, broker.as_deref(), &name, tell).await?;
             print(&if json {
                 json!({ "name": farm.name, "farm": farm.id().to_string() }).to_string()
             } else {
@@ -195,6 +210,15 @@ async fn execute(parsed: Parsed) -> Result<(), Failure> {
             })
         }
         Command::Farms => farms(&client, json),
+        Command::Outages(farm) => {
+            let farm = client.find(&farm)?;
+            let report = client.outages(&farm, days);
+            print(&if json {
+                serde_json::to_string(&report)?
+            } else {
+                format!("{}, as seen from this computer\n{}", farm.name, report.text("this computer"))
+            })
+        }
         Command::Status(farm) => status(&client, &farm, json, watch).await,
         Command::Readings(wanted) => readings::readings(&client, &wanted).await,
         Command::Forward { farm, service, listen } => forward(&client, &farm, &service, listen).await,
@@ -214,6 +238,10 @@ fn farms(client: &Client, json: bool) -> Result<(), Failure> {
         return print("no paired farms: pair with `farm-connect pair LINK`");
     }
     farms.iter().try_for_each(|f| print(&format!("{}  {}  {}", f.id(), f.broker, f.name)))
+}
+
+fn wall_time() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
 /// Ends on SIGTERM and SIGINT.
@@ -238,12 +266,26 @@ async fn status(client: &Client, farm: &str, json: bool, watch: bool) -> Result<
             // Path and round trip come with the first answered ping.
             smol::Timer::after(Duration::from_millis(50)).await;
         }
+        let (mut display, mut shown) = (Display::default(), None);
         while let Some(status) = tunnel.status().await {
-            print(&if json { serde_json::to_string(&status)? } else { status.sentence() })?;
+            let now = Instant::now();
+            let line = status.line();
+            let due =
+                shown.as_ref().is_none_or(|(at, former)| now >= *at + WATCH_INTERVAL || *former != line);
+            if due && json {
+                print(&serde_json::to_string(&status)?)?;
+            } else if due && watch {
+                display.show(&mut std::io::stdout(), &status.block(), &line, &utc(wall_time()))?;
+            } else if due {
+                print(&status.block())?;
+            }
+            if due {
+                shown = Some((now, line));
+            }
             if !watch {
                 break;
             }
-            smol::Timer::after(WATCH_INTERVAL).await;
+            smol::Timer::after(WATCH_LOOK).await;
         }
         Ok(())
     };

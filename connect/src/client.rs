@@ -12,6 +12,7 @@ use farm_protocol::base64url;
 use farm_protocol::id::{FarmId, PhoneId};
 use farm_protocol::keys::{DeviceKey, KeyError, PublicKey};
 use farm_tunnel::broker_socket::{AddressError, BrokerAddress};
+use farm_tunnel::history::Report;
 use ring::rand::SystemRandom;
 use serde::{Deserialize, Serialize};
 
@@ -164,6 +165,12 @@ impl Client {
             Some(_) => Err(ClientError::Ambiguous(wanted.to_owned())),
             None => Ok(farm.clone()),
         }
+    }
+
+    /// The outage report of the last `days` of a farm, as far as programs of
+    /// this device used it.
+    pub fn outages(&self, farm: &FarmRecord, days: u32) -> Report {
+        crate::recorder::report(&self.directory, farm.id(), days)
     }
 
     /// Keeps a farm; one with the same key is replaced.

@@ -22,6 +22,7 @@ mod client;
 pub mod forward;
 mod pair;
 pub mod readings;
+mod recorder;
 mod slot;
 mod status;
 mod tunnel;
@@ -29,6 +30,6 @@ mod utc;
 
 pub use attention::Attention;
 pub use client::{Client, ClientError, FarmRecord};
-pub use pair::{PairFailure, pair};
+pub use pair::{PairFailure, pair, pair_telling};
 pub use status::Status;
 pub use tunnel::{Tunnel, TunnelError};

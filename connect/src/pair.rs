@@ -23,6 +23,10 @@ use crate::tunnel::trust;
 /// How long pairing may take: the farm may be reconnecting just now.
 const WITHIN: Duration = Duration::from_secs(30);
 
+/// How long the broker may say that no farm has the invitation: a farm that
+/// reconnects is back within 10 s.
+const ABSENT_WITHIN: Duration = Duration::from_secs(12);
+
 /// Before a request without an answer is repeated.
 const REPEAT: Duration = Duration::from_secs(3);
 
@@ -66,6 +70,20 @@ pub async fn pair(
     broker: Option<&str>,
     name: &str,
 ) -> Result<FarmRecord, PairFailure> {
+    pair_telling(client, invitation, broker, name, |_| {}).await
+}
+
+/// The same; `tell` is told what it waits for, whenever that changes.
+///
+/// # Errors
+/// [`PairFailure`]; the message says what to do.
+pub async fn pair_telling(
+    client: &Client,
+    invitation: &str,
+    broker: Option<&str>,
+    name: &str,
+    mut tell: impl FnMut(&str),
+) -> Result<FarmRecord, PairFailure> {
     let (secret, pinned, broker) = match invitation.parse::<Invitation>()? {
         Invitation::Link(link) => (link.secret, Some(link.farm), link.broker),
         Invitation::Code(secret) => (secret, None, broker.ok_or(PairFailure::BrokerMissing)?.to_owned()),
@@ -100,14 +118,24 @@ pub async fn pair(
     let mut trouble = format!("the broker {broker} did not answer");
     let deadline = std::time::Instant::now() + WITHIN;
     let mut slot = slot;
+    let mut told = String::new();
+    let mut absent_since = None;
     let result = loop {
+        if told != trouble {
+            // Not the very first: most pairings take less than a second.
+            if !told.is_empty() {
+                tell(&trouble);
+            }
+            told.clone_from(&trouble);
+        }
         let event = async { Some(events.recv().await) };
         let repeat = async {
             smol::Timer::after(REPEAT).await;
             None
         };
         let event = smol::future::or(event, repeat).await;
-        if std::time::Instant::now() >= deadline {
+        let now = std::time::Instant::now();
+        if now >= deadline || absent_since.is_some_and(|since| now >= since + ABSENT_WITHIN) {
             break Err(PairFailure::NoAnswer(trouble));
         }
         match event {
@@ -116,7 +144,7 @@ pub async fn pair(
             }
             Some(Err(_)) => break Err(PairFailure::NoAnswer("the link to the broker ended".to_owned())),
             Some(Ok(BrokerEvent::Online(_))) => {
-                trouble = "the farm did not answer".to_owned();
+                trouble = "the farm has not answered".to_owned();
                 send();
             }
             Some(Ok(BrokerEvent::State(link::State::Offline { reason, .. }))) => {
@@ -130,9 +158,12 @@ pub async fn pair(
                 Err(error) => trouble = format!("this device's state: {error}"),
             },
             Some(Ok(BrokerEvent::Message(FromBroker::Undelivered(undelivered)))) => {
+                if undelivered.reason == UndeliveredReason::Offline {
+                    absent_since.get_or_insert(now);
+                }
                 trouble = match undelivered.reason {
                     UndeliveredReason::Offline => {
-                        "no farm with this invitation is at the broker: is the farm online, and the invitation fresh?"
+                        "no farm with this invitation is at the broker: is the farm online, and the invitation fresh and typed right?"
                     }
                     _ => "the broker limits pairing attempts",
                 }

@@ -1,5 +1,6 @@
 //! How a tunnel stands, for people and scripts.
 
+use farm_tunnel::words::duration;
 use serde::{Deserialize, Serialize};
 
 /// Everything that `farm-connect status` shows.
@@ -9,14 +10,18 @@ pub struct Status {
     pub name: String,
     /// The farm's id.
     pub farm: String,
-    /// `live`, `connecting`, `waiting`, `not_paired` or `stopped`.
+    /// `live`, `connecting`, `waiting`, `resting`, `not_paired` or `stopped`.
     pub state: String,
     /// Seconds in this state.
     pub since_seconds: f64,
     /// What went wrong, by its stable name, while not live.
     pub failure: Option<String>,
+    /// The same in plain words.
+    pub reason: Option<String>,
     /// What is done about it, by its stable name.
     pub strategy: Option<String>,
+    /// The same in plain words.
+    pub doing: Option<String>,
     /// Attempts since it was last live.
     pub attempt: u32,
     /// Seconds until the next attempt, if none is under way.
@@ -27,6 +32,10 @@ pub struct Status {
     pub broker: String,
     /// Why the broker is not reached.
     pub broker_reason: Option<String>,
+    /// Seconds since the link to the broker came or went.
+    pub broker_since_seconds: f64,
+    /// Seconds until the next attempt at the broker.
+    pub broker_next_attempt_seconds: Option<f64>,
     /// `direct` or `relayed`.
     pub path: Option<String>,
     /// Smoothed round trip.
@@ -45,36 +54,168 @@ pub struct Status {
     pub buffered_bytes: usize,
     /// Carriers since the start.
     pub carriers: u64,
+    /// Which of the programs of this device this is, 0 to 7.
+    pub slot: u8,
+    /// What else the user should know.
+    pub notice: Option<String>,
 }
 
 impl Status {
-    /// One line for people.
-    pub fn sentence(&self) -> String {
-        let mut line = match self.state.as_str() {
+    /// In a few words, without anything that changes all the time.
+    pub fn line(&self) -> String {
+        let mut words = vec![self.state_in_words().to_owned()];
+        match self.state.as_str() {
             "live" => {
-                let path = self.path.as_deref().unwrap_or("path unknown");
-                let rtt = self.rtt_ms.map_or(String::new(), |rtt| format!(" · {rtt:.1} ms"));
-                let grade = self.grade.as_deref().map_or(String::new(), |grade| format!(" · {grade}"));
-                format!("live · {path}{rtt}{grade}")
+                words.extend(self.path.clone());
+                words.extend(self.grade.clone());
             }
-            "not_paired" => "the farm no longer knows this device: pair again".to_owned(),
-            state => {
-                let mut line = state.to_owned();
-                if let Some(failure) = &self.failure {
-                    line += &format!(" ({})", failure.replace('_', " "));
-                }
-                if let Some(next) = self.next_attempt_seconds {
-                    line += &format!(", next attempt in {next:.1} s");
-                }
-                line
+            _ => {
+                words.extend(self.reason.clone());
+                words.extend(self.doing.clone());
             }
-        };
-        match (self.state.as_str(), self.broker.as_str(), self.farm_present) {
-            (_, "online", Some(false)) if self.state != "live" => line += " · the farm is not at the broker",
-            ("live", broker, _) if broker != "online" => line += " · broker away, tunnel fine",
-            (_, broker, _) if broker != "online" => line += &format!(" · broker {broker}"),
-            _ => {}
         }
-        format!("{}: {line} · for {:.0} s", self.name, self.since_seconds)
+        words.push(self.broker_in_words());
+        words.extend(self.notice.clone());
+        format!("{}: {}", self.name, words.join(" · "))
+    }
+
+    /// All of it, a line for each thing.
+    pub fn block(&self) -> String {
+        let mut lines = vec![format!("{} ({})", self.name, self.farm)];
+        let mut line = |title: &str, text: String| lines.push(format!("{title:<9} {text}"));
+        line("tunnel", format!("{} for {}", self.state_in_words(), duration(self.since_seconds)));
+        if self.state == "live" {
+            line("path", self.path_in_words());
+        }
+        if let Some(reason) = &self.reason {
+            line("reason", reason.clone());
+        }
+        if let Some(doing) = &self.doing {
+            let mut text = doing.clone();
+            match self.next_attempt_seconds {
+                Some(next) => text += &format!("; next attempt in {}", duration(next)),
+                None if self.state == "connecting" => text += "; an attempt is under way",
+                None => {}
+            }
+            if self.attempt > 1 {
+                text += &format!(" ({} failed)", self.attempt);
+            }
+            line("doing", text);
+        }
+        let mut broker = format!("{} for {}", self.broker_in_words(), duration(self.broker_since_seconds));
+        if let Some(reason) = &self.broker_reason {
+            broker += &format!(" ({reason})");
+        }
+        if let Some(next) = self.broker_next_attempt_seconds {
+            broker += &format!(", next attempt in {}", duration(next));
+        }
+        line("broker", broker);
+        if !self.services.is_empty() {
+            line("services", self.services.join(", "));
+        }
+        if self.streams > 0 {
+            line("streams", format!("{} open", self.streams));
+        }
+        if let Some(notice) = &self.notice {
+            line("note", notice.clone());
+        }
+        lines.join("\n")
+    }
+
+    fn state_in_words(&self) -> &str {
+        match self.state.as_str() {
+            "resting" => "resting (nobody looks; connects when somebody does)",
+            "not_paired" => "not paired: pair again with a new invitation",
+            other => other,
+        }
+    }
+
+    fn path_in_words(&self) -> String {
+        let mut text = self.path.clone().unwrap_or_else(|| "not known yet".to_owned());
+        if let (Some(rtt), Some(jitter), Some(loss)) = (self.rtt_ms, self.jitter_ms, self.loss) {
+            let loss = loss * 100.0;
+            text += &format!(", round trip {rtt:.1} ms, jitter {jitter:.1} ms, loss {loss:.0} %");
+        }
+        if let Some(grade) = &self.grade {
+            text += &format!(": {grade}");
+        }
+        text
+    }
+
+    fn broker_in_words(&self) -> String {
+        match (self.broker.as_str(), self.state.as_str(), self.farm_present) {
+            ("online", "live" | "not_paired", _) | ("online", _, None) => "broker online".to_owned(),
+            ("online", _, Some(true)) => "broker online, the farm is there".to_owned(),
+            ("online", _, Some(false)) => "broker online, the farm is not there".to_owned(),
+            (_, "live", _) => "broker away, tunnel fine".to_owned(),
+            (state, _, _) => format!("broker {state}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(state: &str) -> Status {
+        Status {
+            name: "North field".to_owned(),
+            farm: "abc".to_owned(),
+            state: state.to_owned(),
+            since_seconds: 125.0,
+            failure: None,
+            reason: None,
+            strategy: None,
+            doing: None,
+            attempt: 0,
+            next_attempt_seconds: None,
+            farm_present: Some(true),
+            broker: "online".to_owned(),
+            broker_reason: None,
+            broker_since_seconds: 60.0,
+            broker_next_attempt_seconds: None,
+            path: None,
+            rtt_ms: None,
+            jitter_ms: None,
+            loss: None,
+            grade: None,
+            services: Vec::new(),
+            streams: 0,
+            buffered_bytes: 0,
+            carriers: 1,
+            slot: 0,
+            notice: None,
+        }
+    }
+
+    #[test]
+    fn a_live_tunnel_without_its_broker_is_no_alarm() {
+        let path = Some("direct".to_owned());
+        let grade = Some("good".to_owned());
+        let live = Status { path, grade, broker: "offline".to_owned(), ..status("live") };
+        assert_eq!(live.line(), "North field: live · direct · good · broker away, tunnel fine");
+        assert!(live.block().contains("tunnel    live for 2 min 5 s"), "{}", live.block());
+    }
+
+    #[test]
+    fn a_waiting_one_says_why_what_and_when() {
+        let waiting = Status {
+            reason: Some("the farm is not connected".to_owned()),
+            doing: Some("connecting as soon as the farm is back".to_owned()),
+            next_attempt_seconds: Some(8.04),
+            attempt: 3,
+            farm_present: Some(false),
+            ..status("waiting")
+        };
+        let block = waiting.block();
+        for part in [
+            "waiting for 2 min 5 s",
+            "reason    the farm is not connected",
+            "as soon as the farm is back; next attempt in 8.0 s (3 failed)",
+            "the farm is not there",
+        ] {
+            assert!(block.contains(part), "{part:?} is missing in:\n{block}");
+        }
+        assert!(!waiting.line().contains("8.0"), "it would change all the time: {}", waiting.line());
     }
 }

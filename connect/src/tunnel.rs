@@ -117,7 +117,10 @@ impl Tunnel {
     /// # Errors
     /// [`OpenError`].
     pub fn open(&self, service: &str) -> Result<Stream, OpenError> {
-        self.streams.open(service)
+        let stream = self.streams.open(service)?;
+        // A resting tunnel is to wake up. Full: it will look anyway.
+        let _ = self.attention.try_send(());
+        Ok(stream)
     }
 
     /// Somebody looks, until the returned guard is dropped.
@@ -135,6 +138,7 @@ impl Tunnel {
     /// Waits until data flows, at most that long; says whether it does. It
     /// does not wait for a farm that no longer knows this device.
     pub async fn wait_live(&self, within: Duration) -> bool {
+        let _attention = self.attend();
         let deadline = Instant::now() + within;
         while Instant::now() < deadline {
             match self.status().await {

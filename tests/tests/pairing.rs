@@ -124,6 +124,21 @@ fn wrong_secrets_are_counted_and_void_the_invitation() {
 }
 
 #[test]
+fn an_invitation_that_no_farm_has_is_told_soon() {
+    let scene = Scene::unpaired("a phone pairs with an invitation of another farm, or with a mistyped code");
+    let broker = scene.broker.url();
+    let start = Instant::now();
+    let mut command = scene.phone.command(["pair", "0123-4567-89AB-CDEF", "--broker", &broker]).unwrap();
+    let said = fails("farm-connect pair", &mut command, 1);
+    let took = start.elapsed();
+    println!("{said}after {:.1} s", took.as_secs_f64());
+    assert!(took < Duration::from_secs(17), "{took:?}");
+    let first = said.lines().next().unwrap();
+    assert!(first.contains("still trying: no farm with this invitation"), "{said}");
+    assert!(said.lines().last().unwrap().contains("typed right?"), "{said}");
+}
+
+#[test]
 fn a_revoked_phone_is_out_at_once() {
     let scene = Scene::start("a phone is revoked while its tunnel is open");
     let gate = scene.forward(GREENHOUSE);

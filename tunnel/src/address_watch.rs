@@ -47,6 +47,7 @@ enum Command {
     Target(Option<SocketAddr>),
     Echo(IpAddr),
     Suspect,
+    Vouched(bool),
     Pretend(Verdict),
 }
 
@@ -78,6 +79,11 @@ impl AddressWatch {
     /// The address that the broker saw on a new connection.
     pub fn broker_echo(&self, address: IpAddr) {
         self.command(Command::Echo(address));
+    }
+
+    /// Whether the link to the broker is up: fewer probes will do then.
+    pub fn vouched(&self, vouched: bool) {
+        self.command(Command::Vouched(vouched));
     }
 
     /// Something makes the path suspect: probe until that is answered.
@@ -261,6 +267,7 @@ impl Runner {
             }
             Command::Echo(address) => self.detector.handle(Event::BrokerEcho(address), now),
             Command::Suspect => self.detector.handle(Event::Suspect, now),
+            Command::Vouched(vouched) => self.detector.handle(Event::Vouched(vouched), now),
             // Told already.
             Command::Pretend(_) => {}
         }

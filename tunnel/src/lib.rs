@@ -2,7 +2,7 @@
 //!
 //! Pure cores decide (no I/O, no clock, no randomness of their own): [`link`]
 //! (reconnect and heartbeat), [`session`] (lifecycle), [`health`],
-//! [`recovery`], [`mux`] (streams), [`ip_change`]. Thin shells do: [`peer`]
+//! [`recovery`], [`mux`] (streams), [`ip_change`], [`history`] (the event log). Thin shells do: [`peer`]
 //! (WebRTC), [`broker_socket`], [`stream`], [`pump`], on [`executor`].
 #![forbid(unsafe_code)]
 
@@ -11,9 +11,11 @@ pub mod backoff;
 pub mod broker_socket;
 pub mod carrier;
 pub mod clock;
+pub mod display;
 pub mod executor;
 pub mod fault;
 pub mod health;
+pub mod history;
 pub mod ip_change;
 pub mod link;
 pub mod mux;
@@ -23,3 +25,4 @@ pub mod pump;
 pub mod recovery;
 pub mod session;
 pub mod stream;
+pub mod words;

@@ -52,6 +52,34 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// All of them.
+    pub const ALL: [Self; 15] = [
+        Self::NetworkTimeout,
+        Self::IpChange,
+        Self::PeerRestart,
+        Self::BrokerLost,
+        Self::PhoneOffline,
+        Self::FarmOffline,
+        Self::CarrierFailed,
+        Self::Refused(OfferRefused::OtherBoot),
+        Self::Refused(OfferRefused::StaleEpoch),
+        Self::Refused(OfferRefused::NotPaired),
+        Self::Refused(OfferRefused::Limit),
+        Self::Refused(OfferRefused::BadDescription),
+        Self::Refused(OfferRefused::Other),
+        Self::Superseded,
+        Self::NoSlotLeft,
+    ];
+
+    /// The explanation of the failure that has this name, or the name.
+    pub fn explain(name: &str) -> &str {
+        let named = Self::ALL.into_iter().find(|failure| failure.name() == name);
+        match named {
+            Some(failure) => failure.explanation(),
+            None => name,
+        }
+    }
+
     /// What a person is told: what happened, in a few plain words.
     pub fn explanation(self) -> &'static str {
         match self {

@@ -34,6 +34,9 @@ impl Farm {
             Request::Invite {} => self.invite().await.map(Reply::Invitation),
             Request::Phones {} => self.phones().map(Reply::Phones),
             Request::Revoke { phone } => self.revoke(phone).await.map(Reply::Revoked),
+            Request::Outages { days } => {
+                Ok(Reply::Outages(Box::new(self.history.report(*days, Instant::now()))))
+            }
             Request::Fault { kind, on, seconds } => {
                 self.fault(kind, on.as_deref(), *seconds).map(Reply::Done).map_err(LocalError::from)
             }

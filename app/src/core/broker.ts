@@ -63,7 +63,10 @@ const goodbye: Reader<'goodbye'> = word('goodbye');
 
 const toBrokerMap = oneOf({
   authenticate,
-  access: extensible({ phones: list(phoneId, 256), invitations: list(invitationId, 8) }, { former: list(phoneId, 32) }),
+  access: extensible(
+    { phones: list(phoneId, 256), invitations: list(invitationId, 8) },
+    { former: list(phoneId, 32) },
+  ),
   heartbeat: extensible({ n: u32, e: epoch }, { p: signature }),
   signal,
   watch: extensible({ farms: list(farmId, MAX_WATCHED) }),

@@ -18,10 +18,12 @@ use farm_tunnel::address_watch::{AddressWatch, Told};
 use farm_tunnel::broker_socket::{BrokerEvent, BrokerSocket, Dialer};
 use farm_tunnel::carrier::{CarrierId, Note};
 use farm_tunnel::fault::{Fault, Faults};
+use farm_tunnel::history::Kind;
 use farm_tunnel::ip_change::{Verdict, Witness};
 use farm_tunnel::link;
 use farm_tunnel::peer::PathKind;
-use farm_tunnel::session::phone::{Event, Network, Session};
+use farm_tunnel::recovery::Failure;
+use farm_tunnel::session::phone::{Event, Network, REST_AFTER, Session, State};
 use farm_tunnel::stream::Streams;
 use ring::rand::SystemRandom;
 
@@ -29,6 +31,7 @@ use super::Command;
 use super::carriers::{Built, Slot};
 use super::pairing::Pairing;
 use crate::client::{Client, FarmRecord};
+use crate::recorder::Recorder;
 use crate::slot::HeldSlot;
 use crate::status::Status;
 
@@ -38,6 +41,10 @@ const NOTES: usize = 256;
 /// After the last watcher has gone the tunnel is watched on for this long:
 /// the next page or keystroke often follows.
 const LINGER: Duration = Duration::from_secs(30);
+
+/// What is told for as long as a program runs that another machine displaced.
+const COPIED_KEY: &str =
+    "another machine uses a copy of this device's key: better pair each machine by itself";
 
 /// Both ends of a queue into the loop.
 type Queue<T> = (async_channel::Sender<T>, async_channel::Receiver<T>);
@@ -88,6 +95,7 @@ pub(super) struct Worker {
     pub(super) built: Queue<Built>,
     pub(super) random: SystemRandom,
     pub(super) faults: Faults,
+    recorder: Recorder,
 }
 
 enum Step {
@@ -112,6 +120,7 @@ impl Worker {
     pub(super) fn new(setup: Setup) -> Self {
         let now = Instant::now();
         let start = setup.slot.start();
+        let recorder = Recorder::new(setup.slot.directory(), setup.farm.id(), now);
         Self {
             id: setup.farm.id(),
             farm: setup.farm,
@@ -127,7 +136,7 @@ impl Worker {
             broker_events: setup.broker_events,
             welcome: None,
             streams: setup.streams,
-            session: Session::new(start, setup.seed, now),
+            session: Session::new(start, setup.seed, now).rests_after(REST_AFTER),
             carriers: BTreeMap::new(),
             carriers_attached: 0,
             watch: None,
@@ -140,6 +149,7 @@ impl Worker {
             built: async_channel::bounded(NOTES),
             random: SystemRandom::new(),
             faults: Faults::default(),
+            recorder,
         }
     }
 
@@ -155,8 +165,10 @@ impl Worker {
         self.session.handle(Event::Start, Instant::now());
         loop {
             self.act(None);
+            self.record(Instant::now());
             let deadline = self.session.poll_timeout().map(|(when, _)| when);
-            let deadline = deadline.into_iter().chain(self.quiet_at).min();
+            let deadline =
+                deadline.into_iter().chain(self.quiet_at).chain(self.recorder.poll_timeout()).min();
             // Another one after a move to another slot.
             let broker_events = self.broker_events.clone();
             let broker = async { Step::Broker(next(&broker_events).await) };
@@ -204,10 +216,33 @@ impl Worker {
                 Step::Attention => self.attention(now),
                 Step::Timeout => {
                     self.session.handle_timeout(now);
+                    self.recorder.handle_timeout(now);
                     self.attention(now);
                 }
             }
         }
+    }
+
+    /// Keeps the event log. The first seconds of a start count for nothing,
+    /// until something worked or failed.
+    fn record(&mut self, now: Instant) {
+        let shown = self.session.snapshot();
+        let broker = self.broker.state().state == link::State::Online;
+        let observed = match shown.state {
+            State::Stopped | State::NotPaired => None,
+            State::Live => Some((Kind::Up, None)),
+            _ if !shown.network_up => Some((Kind::NoUplink, Some(Failure::PhoneOffline.name()))),
+            // What counts is whether it could be used at once.
+            State::Resting if !broker => Some((Kind::Outage, Some(Failure::BrokerLost.name()))),
+            State::Resting if shown.farm_present == Some(false) => {
+                Some((Kind::Outage, Some(Failure::FarmOffline.name())))
+            }
+            State::Resting => Some((Kind::Up, None)),
+            State::Connecting | State::Waiting => {
+                shown.failure.map(|failure| (Kind::Outage, Some(failure.name())))
+            }
+        };
+        self.recorder.set(observed, now);
     }
 
     fn fault(&self, fault: Fault, lasting: Duration) {
@@ -239,6 +274,9 @@ impl Worker {
         match event {
             BrokerEvent::State(state) => {
                 tracing::debug!(state = state.name(), "broker link");
+                if let Some(watch) = &self.watch {
+                    watch.vouched(state == link::State::Online);
+                }
                 if state != link::State::Online {
                     self.session.handle(Event::BrokerLink(false), now);
                 }
@@ -251,6 +289,7 @@ impl Worker {
                         watch.broker_echo(observed.ip());
                     }
                 }
+                self.recorder.broker_time(welcome.time, now);
                 self.welcome = Some(welcome);
                 self.remember_broker_address();
                 self.session.handle(Event::BrokerLink(true), now);
@@ -426,6 +465,8 @@ impl Worker {
             state: snapshot.state.name().to_owned(),
             since_seconds: now.saturating_duration_since(snapshot.since).as_secs_f64(),
             failure: snapshot.failure.map(|f| f.name().to_owned()),
+            reason: snapshot.failure.map(|f| f.explanation().to_owned()),
+            doing: snapshot.strategy.map(|s| s.explanation().to_owned()),
             strategy: snapshot.strategy.map(|s| s.name().to_owned()),
             attempt: snapshot.attempt,
             next_attempt_seconds: snapshot
@@ -434,6 +475,10 @@ impl Worker {
             farm_present: snapshot.farm_present,
             broker: broker.state.name().to_owned(),
             broker_reason: (!online).then(|| broker.reason.to_string()),
+            broker_since_seconds: now.saturating_duration_since(broker.since).as_secs_f64(),
+            broker_next_attempt_seconds: broker
+                .next_attempt
+                .map(|at| at.saturating_duration_since(now).as_secs_f64()),
             path: condition.as_ref().and_then(|c| c.path).map(|p| match p.kind {
                 PathKind::Direct => "direct".to_owned(),
                 PathKind::Relayed => "relayed".to_owned(),
@@ -450,6 +495,8 @@ impl Worker {
             streams: self.streams.count(),
             buffered_bytes: self.streams.buffered_bytes(),
             carriers: self.carriers_attached,
+            slot: self.slot.slot().number(),
+            notice: (!self.lost_slots.is_empty()).then(|| COPIED_KEY.to_owned()),
         }
     }
 
@@ -458,6 +505,7 @@ impl Worker {
             // Also through the broker, should the carrier be dead.
             self.say(epoch, Content::Goodbye {});
         }
+        self.recorder.stop(now);
         self.streams.end(ResetReason::SessionEnded);
         self.session.handle(Event::Stop, now);
         self.act(None);

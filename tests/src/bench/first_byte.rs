@@ -77,7 +77,7 @@ pub(super) async fn tunnel(client: &Client, farm: &FarmRecord) -> Result<Times, 
             smol::Timer::after(APART).await;
         }
         let status = tunnel.status().await;
-        let how = status.map_or_else(|| "stopped".to_owned(), |status| status.sentence());
+        let how = status.map_or_else(|| "stopped".to_owned(), |status| status.line());
         Err(Trouble::Wrong(format!("no answer through a new tunnel within {WITHIN:?}: {how}")))
     };
     let result = smol::future::or(fetched, late).await;

@@ -13,6 +13,7 @@ use farm_protocol::broker::Welcome;
 use farm_protocol::codec::MAX_MESSAGE;
 use farm_protocol::{CONNECT_PATH, SUBPROTOCOL};
 use futures_util::io::{AsyncRead, AsyncWrite};
+use nix::sys::socket::{setsockopt, sockopt};
 use smol::net::TcpStream;
 
 use super::address::BrokerAddress;
@@ -66,6 +67,28 @@ pub struct Dialer {
     local: Arc<Mutex<Option<IpAddr>>>,
 }
 
+/// Silence after which the kernel asks whether the connection still stands. When
+/// the public address changes behind the router, the answer is a reset: noticed
+/// within 20 s though nothing is sent. The broker's own keepalive, after 20 s,
+/// then never fires, so a living link costs 104 bytes each time and no more.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(19);
+
+/// Between questions without an answer.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Unanswered questions that end the connection: a radio that loses 30 % each
+/// way loses five in a row in 3.5 % of cases, which costs one reconnect.
+const KEEPALIVE_COUNT: u32 = 5;
+
+fn keep_alive(socket: &TcpStream) -> std::io::Result<()> {
+    let seconds = |duration: Duration| duration.as_secs() as u32;
+    setsockopt(socket, sockopt::KeepAlive, &true)?;
+    setsockopt(socket, sockopt::TcpKeepIdle, &seconds(KEEPALIVE_IDLE))?;
+    setsockopt(socket, sockopt::TcpKeepInterval, &seconds(KEEPALIVE_INTERVAL))?;
+    setsockopt(socket, sockopt::TcpKeepCount, &KEEPALIVE_COUNT)?;
+    Ok(())
+}
+
 impl Dialer {
     /// `remembered` is the address that worked last, from the device's store.
     pub fn new(broker: BrokerAddress, trust: Trust, remembered: Option<SocketAddr>) -> Self {
@@ -107,6 +130,7 @@ impl Dialer {
         let tcp = self.connect().await?;
         // Heartbeats and offers are small and urgent.
         tcp.set_nodelay(true).map_err(DialError::Connect)?;
+        keep_alive(&tcp).map_err(DialError::Connect)?;
         let stream: Box<dyn Stream> = if self.broker.secure {
             let invalid = |_| DialError::Tls(std::io::Error::other("the host is not a valid server name"));
             let name = self.broker.host.clone().try_into().map_err(invalid)?;

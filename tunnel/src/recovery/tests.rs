@@ -1,22 +1,6 @@
 use super::*;
 
-const ALL: [Failure; 15] = [
-    Failure::NetworkTimeout,
-    Failure::IpChange,
-    Failure::PeerRestart,
-    Failure::BrokerLost,
-    Failure::PhoneOffline,
-    Failure::FarmOffline,
-    Failure::CarrierFailed,
-    Failure::Refused(OfferRefused::OtherBoot),
-    Failure::Refused(OfferRefused::StaleEpoch),
-    Failure::Refused(OfferRefused::NotPaired),
-    Failure::Refused(OfferRefused::Limit),
-    Failure::Refused(OfferRefused::BadDescription),
-    Failure::Refused(OfferRefused::Other),
-    Failure::Superseded,
-    Failure::NoSlotLeft,
-];
+const ALL: [Failure; 15] = Failure::ALL;
 
 /// One row per failure: its strategy, and the longest delay in ms, for the
 /// first attempt and the fifth, with the farm present and absent; watched,

@@ -24,6 +24,12 @@ pub use event::{Action, Due, Event, Network, Snapshot, State};
 /// Farm's runs that are remembered as over: late presence of one of them is a no-op.
 const FORMER_BOOTS: usize = 8;
 
+/// A carrier that nobody looks at costs the farm's modem about 50 bytes a second
+/// (pings from both ends, consent checks), and a new one about 12 KB: keeping
+/// one for as long as a new one would cost is never more than twice the least
+/// that could have been spent.
+pub const REST_AFTER: Duration = Duration::from_secs(240);
+
 /// How long the first offer waits to hear of the farm's run, after the link to
 /// the broker is up: presence is the broker's first answer, so a round trip
 /// of a slow link. Without it the offer goes out blindly and is corrected by
@@ -66,6 +72,11 @@ pub struct Session {
     slot_lost: bool,
     /// Instead of the next offer, a slot is to be taken.
     slot_wanted: bool,
+    /// Whether to rest, after how long.
+    rests_after: Option<Duration>,
+    /// Nobody has looked since then.
+    unwatched_since: Option<Instant>,
+    resting: bool,
     jitter: Jitter,
     shown: (State, Instant),
     actions: VecDeque<Action>,
@@ -99,10 +110,20 @@ impl Session {
             decision: None,
             slot_lost: false,
             slot_wanted: false,
+            rests_after: None,
+            unwatched_since: None,
+            resting: false,
             jitter: Jitter::new(seed),
             shown: (State::Stopped, now),
             actions: VecDeque::new(),
         }
+    }
+
+    /// Gives the carrier up after that much time (see [`REST_AFTER`]) in which
+    /// nobody looked. Whoever asks for this counts open streams as attention.
+    #[must_use]
+    pub fn rests_after(self, time: Duration) -> Self {
+        Self { rests_after: Some(time), ..self }
     }
 
     /// Takes what happened; ask [`Self::poll_action`] afterwards until it is empty.
@@ -201,13 +222,25 @@ impl Session {
             Stage::Connecting => (a.deadline, Due::Connect),
             Stage::Greeting => (a.deadline, Due::Hello),
         });
-        attempt.or(self.next_attempt.map(|at| (at, Due::Attempt)))
+        let rest = self.rest_at().map(|at| (at, Due::Rest));
+        attempt.or(self.next_attempt.map(|at| (at, Due::Attempt))).or(rest)
+    }
+
+    fn rest_at(&self) -> Option<Instant> {
+        self.live?;
+        Some(self.unwatched_since? + self.rests_after?)
     }
 
     /// Takes the passing of time.
     pub fn handle_timeout(&mut self, now: Instant) {
         if let Some(attempt) = self.attempt.filter(|a| a.deadline <= now) {
             self.give_up(attempt.epoch, Failure::CarrierFailed, now);
+        }
+        let idle = self.attempt.is_none() && self.next_attempt.is_none();
+        if idle && self.rest_at().is_some_and(|at| at <= now) {
+            self.resting = true;
+            let live = self.live.take();
+            self.actions.extend(live.map(|epoch| Action::Close(epoch, GoodbyeReason::SessionEnded)));
         }
         self.advance(now);
     }
@@ -222,6 +255,7 @@ impl Session {
             strategy: self.decision.map(|d| d.strategy).filter(|_| !live),
             attempt: self.failed,
             next_attempt: self.next_attempt.filter(|_| self.attempt.is_none()),
+            network_up: self.network_up,
             farm_present: if self.presence_unknown { Some(false) } else { self.farm.map(|f| f.online) },
         }
     }
@@ -241,7 +275,7 @@ impl Session {
     }
 
     fn attempt_at(&mut self, when: Instant) {
-        if self.started {
+        if self.started && !self.resting {
             self.next_attempt = Some(self.next_attempt.map_or(when, |known| known.min(when)));
         }
     }
@@ -277,6 +311,7 @@ impl Session {
             (false, ..) => State::Stopped,
             (true, Some(_), _) => State::Live,
             (true, None, Some(_)) => State::Connecting,
+            (true, None, None) if self.resting => State::Resting,
             (true, None, None) if matches!(self.failure, Some(Failure::Refused(OfferRefused::NotPaired))) => {
                 State::NotPaired
             }
@@ -520,8 +555,10 @@ impl Session {
     }
 
     fn attention(&mut self, watched: bool, now: Instant) {
-        let was_watched = std::mem::replace(&mut self.watched, watched);
-        if !watched || was_watched {
+        let came = !std::mem::replace(&mut self.watched, watched) && watched;
+        self.unwatched_since = if watched { None } else { self.unwatched_since.or(Some(now)) };
+        self.resting &= !watched;
+        if !came {
             return;
         }
         match self.live {

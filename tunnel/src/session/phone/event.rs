@@ -120,6 +120,8 @@ pub enum Due {
     Connect,
     /// A hello did not come.
     Hello,
+    /// Nobody has looked for a while: the carrier is given up.
+    Rest,
 }
 
 /// What is shown of a session.
@@ -139,6 +141,8 @@ pub struct Snapshot {
     pub next_attempt: Option<Instant>,
     /// The broker's word: the farm is connected there.
     pub farm_present: Option<bool>,
+    /// Our own network has a way out, as far as we were told.
+    pub network_up: bool,
 }
 
 /// Where a session stands.
@@ -152,6 +156,9 @@ pub enum State {
     Connecting,
     /// Waiting for the next attempt.
     Waiting,
+    /// Nobody looks, nothing is open, and no carrier is kept: it connects when
+    /// somebody looks.
+    Resting,
     /// The farm does not know this phone: pair again.
     NotPaired,
 }
@@ -164,6 +171,7 @@ impl State {
             Self::Live => "live",
             Self::Connecting => "connecting",
             Self::Waiting => "waiting",
+            Self::Resting => "resting",
             Self::NotPaired => "not_paired",
         }
     }

@@ -261,6 +261,31 @@ fn without_a_slot_left_it_tells_and_looks_once_a_minute() {
     assert!((9..=13).contains(&offers), "{offers} offers in ten minutes");
 }
 
+#[test]
+fn what_nobody_looks_at_rests_and_connects_when_somebody_does() {
+    let start = Instant::now();
+    let (session, epoch) = live(start);
+    let mut session = session.rests_after(REST_AFTER);
+    assert_eq!(session.poll_timeout(), None, "somebody looks");
+    session.handle(Event::Attention { watched: false }, start);
+    assert_eq!(session.poll_timeout(), Some((start + REST_AFTER, Due::Rest)));
+    let now = start + REST_AFTER;
+    session.handle_timeout(now);
+    assert_eq!(drain(&mut session), [Action::Close(epoch, GoodbyeReason::SessionEnded)]);
+    assert_eq!((session.snapshot().state, session.snapshot().failure), (State::Resting, None));
+    // Nothing of what goes on around it wakes it.
+    session.handle(Event::Lost(epoch), now);
+    session.handle(present(NEXT_BOOT, Epoch::of_start(6)), now);
+    session.handle(Event::Network(Network::Changed), now);
+    session.handle(Event::BrokerLink(false), now);
+    session.handle(Event::BrokerLink(true), now);
+    assert_eq!((drain(&mut session), session.poll_timeout()), (vec![], None));
+    session.handle(Event::Attention { watched: true }, now);
+    let actions = drain(&mut session);
+    let [Action::Offer { epoch, farm_boot: NEXT_BOOT, .. }] = actions[..] else { panic!("{actions:?}") };
+    complete(&mut session, epoch, now);
+}
+
 fn event() -> impl Strategy_<Value = Event> {
     (0u8..18, 0u64..4).prop_map(|(kind, n)| {
         let epoch = (0..n).fold(Epoch::of_start(1), |e, _| e.next());
@@ -305,7 +330,7 @@ proptest! {
     #[test]
     fn carriers_never_leak(script in proptest::collection::vec((event(), 0u64..20), 0..80)) {
         let mut now = Instant::now();
-        let mut session = Session::new(Epoch::of_start(1), 7, now);
+        let mut session = Session::new(Epoch::of_start(1), 7, now).rests_after(Duration::from_secs(30));
         let mut open = std::collections::BTreeSet::new();
         for (event, seconds) in script {
             now += Duration::from_secs(seconds);
@@ -322,7 +347,8 @@ proptest! {
             let held: std::collections::BTreeSet<_> =
                 session.live.into_iter().chain(session.attempt.map(|a| a.epoch)).collect();
             prop_assert_eq!(&open, &held, "after {:?}", event);
-            prop_assert!(!session.started || session.live.is_some() || session.poll_timeout().is_some());
+            let waits = session.started && session.live.is_none() && !session.resting;
+            prop_assert!(!waits || session.poll_timeout().is_some());
         }
     }
 }
