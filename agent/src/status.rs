@@ -92,7 +92,7 @@ pub struct PathStatus {
 impl Status {
     /// In a few words, without anything that changes all the time.
     pub fn line(&self) -> String {
-        let mut words = vec![self.broker.in_words().to_owned()];
+        let mut words = vec![format!("broker {}", self.broker.in_words())];
         words.extend(self.broker.reason.clone());
         match self.sessions.len() {
             0 => words.push("no phone connected".to_owned()),
@@ -121,7 +121,7 @@ impl Status {
         if broker.state != "online" && self.sessions.iter().any(|session| session.state == "live") {
             text += "; tunnels are fine";
         }
-        line("broker", format!("{text}, {}", broker.url));
+        line("broker", format!("{text}; {}", broker.url));
         if let Some(address) = &self.public_address {
             line("address", format!("{address} as the broker sees it"));
         }
@@ -169,10 +169,10 @@ fn milliseconds(duration: std::time::Duration) -> f64 {
 impl BrokerStatus {
     fn in_words(&self) -> &str {
         match self.state.as_str() {
-            "online" => "broker online",
-            "offline" => "broker away",
-            "connecting" | "authenticating" => "broker away, connecting",
-            _ => "broker link stopped",
+            "online" => "online",
+            "offline" => "away",
+            "connecting" | "authenticating" => "away, connecting",
+            _ => "stopped",
         }
     }
 

@@ -27,6 +27,9 @@ const WITHIN: Duration = Duration::from_secs(30);
 /// reconnects is back within 10 s.
 const ABSENT_WITHIN: Duration = Duration::from_secs(12);
 
+/// Most pairings take less than this: nothing is told before.
+const QUIET: Duration = Duration::from_secs(2);
+
 /// Before a request without an answer is repeated.
 const REPEAT: Duration = Duration::from_secs(3);
 
@@ -116,16 +119,14 @@ pub async fn pair_telling(
     };
 
     let mut trouble = format!("the broker {broker} did not answer");
-    let deadline = std::time::Instant::now() + WITHIN;
+    let started = std::time::Instant::now();
+    let deadline = started + WITHIN;
     let mut slot = slot;
     let mut told = String::new();
     let mut absent_since = None;
     let result = loop {
-        if told != trouble {
-            // Not the very first: most pairings take less than a second.
-            if !told.is_empty() {
-                tell(&trouble);
-            }
+        if told != trouble && std::time::Instant::now() >= started + QUIET {
+            tell(&trouble);
             told.clone_from(&trouble);
         }
         let event = async { Some(events.recv().await) };

@@ -71,21 +71,25 @@ fn read(directory: &Path, farm: FarmId) -> Stored {
 
 /// The report from what is stored, as of now.
 pub(crate) fn report(directory: &Path, farm: FarmId, days: u32) -> Report {
+    report_at(directory, farm, days, wall())
+}
+
+fn report_at(directory: &Path, farm: FarmId, days: u32, wall: Duration) -> Report {
     let now = Instant::now();
     let stored = read(directory, farm);
     let trusted = stored.spans.last().is_some_and(|(_, span)| span.trusted)
         || stored.open.as_ref().is_some_and(|span| span.trusted);
     // A program that runs has not closed its present span yet.
     let ongoing = stored.open.clone().filter(|_| is_recording(directory, farm));
-    let mut history = History::new(stored, wall(), SETTLE, MARK_EVERY, now);
-    history.clock(wall(), trusted, now);
+    let mut history = History::new(stored, wall, SETTLE, MARK_EVERY, now);
+    history.clock(wall, trusted, now);
     let mut report = history.report(days, now);
     if let (Some(open), Some(last)) = (ongoing, report.outages.last_mut())
         && open.kind == Kind::Outage
         && open.at == last.at
     {
         last.ongoing = true;
-        last.seconds = last.seconds.max(wall().as_secs_f64() - open.at as f64);
+        last.seconds = last.seconds.max(wall.as_secs_f64() - open.at as f64);
     }
     report
 }
@@ -193,7 +197,8 @@ mod tests {
         first.set(Some((Kind::Outage, Some("farm_offline"))), start + Duration::from_secs(1));
         let due = first.poll_timeout().unwrap();
         first.handle_timeout(due);
-        assert!(report(dir.path(), farm, 1).outages[0].ongoing);
+        let report = |later| report_at(dir.path(), farm, 1, wall() + Duration::from_secs(later));
+        assert!(report(10).outages[0].ongoing);
 
         let mut second = Recorder::new(dir.path(), farm, start);
         second.set(Some((Kind::Up, None)), start);
@@ -202,7 +207,7 @@ mod tests {
         second.handle_timeout(start + TAKE_OVER);
         assert!(second.writing.is_some(), "nobody writes");
         second.stop(start + TAKE_OVER * 2);
-        let report = report(dir.path(), farm, 1);
+        let report = report(100);
         assert_eq!(report.outages.len(), 1, "{report:?}");
         assert_eq!((report.outages[0].seconds, report.outages[0].ongoing), (10.0, false));
     }

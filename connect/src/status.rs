@@ -74,7 +74,7 @@ impl Status {
                 words.extend(self.doing.clone());
             }
         }
-        words.push(self.broker_in_words());
+        words.push(format!("broker {}", self.broker_in_words()));
         words.extend(self.notice.clone());
         format!("{}: {}", self.name, words.join(" · "))
     }
@@ -83,7 +83,11 @@ impl Status {
     pub fn block(&self) -> String {
         let mut lines = vec![format!("{} ({})", self.name, self.farm)];
         let mut line = |title: &str, text: String| lines.push(format!("{title:<9} {text}"));
-        line("tunnel", format!("{} for {}", self.state_in_words(), duration(self.since_seconds)));
+        let mut tunnel = format!("{} for {}", self.state_in_words(), duration(self.since_seconds));
+        if self.state == "resting" {
+            tunnel += "; nobody looks, it connects when somebody does";
+        }
+        line("tunnel", tunnel);
         if self.state == "live" {
             line("path", self.path_in_words());
         }
@@ -124,8 +128,7 @@ impl Status {
 
     fn state_in_words(&self) -> &str {
         match self.state.as_str() {
-            "resting" => "resting (nobody looks; connects when somebody does)",
-            "not_paired" => "not paired: pair again with a new invitation",
+            "not_paired" => "not paired",
             other => other,
         }
     }
@@ -144,11 +147,11 @@ impl Status {
 
     fn broker_in_words(&self) -> String {
         match (self.broker.as_str(), self.state.as_str(), self.farm_present) {
-            ("online", "live" | "not_paired", _) | ("online", _, None) => "broker online".to_owned(),
-            ("online", _, Some(true)) => "broker online, the farm is there".to_owned(),
-            ("online", _, Some(false)) => "broker online, the farm is not there".to_owned(),
-            (_, "live", _) => "broker away, tunnel fine".to_owned(),
-            (state, _, _) => format!("broker {state}"),
+            ("online", "live" | "not_paired", _) | ("online", _, None) => "online".to_owned(),
+            ("online", _, Some(true)) => "online, the farm is there".to_owned(),
+            ("online", _, Some(false)) => "online, the farm is not there".to_owned(),
+            (_, "live", _) => "away, tunnel fine".to_owned(),
+            (state, _, _) => state.to_owned(),
         }
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use common::{Gate, SOON, Scene, connect, echo, echo_service, fails};
 use farm_connect::{Client, Tunnel, pair};
-use farm_tests::harness::farm::{GREENHOUSE, PATIENCE, Service};
+use farm_tests::harness::farm::{GREENHOUSE, Layout, PATIENCE, Place, Service};
 use farm_tests::harness::run;
 use farm_tunnel::fault::Fault;
 use nix::sys::signal::Signal;
@@ -120,14 +120,19 @@ fn each_fault_at_the_farm_heals_and_an_open_stream_outlives_it() {
 
 #[test]
 fn a_wedged_loop_is_named_and_goes_on_when_it_is_let_go() {
-    let scene = lasting("the broker link and the farm's own loop hang for a while").scene;
+    // As systemd sets it for a unit with WatchdogSec=6: a round of questions is 2 s.
+    let farm = Place::here().with("WATCHDOG_USEC", "6000000");
+    let layout = Layout { farm, ..Layout::loopback().unwrap() };
+    let scene = Scene::laid_out("the broker link and the farm's own loop hang for a while", &layout);
+    scene.phone.pair(&scene.agent.control.invite().unwrap()).unwrap();
+    allow(&scene);
     let gate = scene.forward(GREENHOUSE);
     gate.page();
     for name in ["broker link", "farm"] {
         let agent = scene.agent.daemon.process().unwrap();
         let mark = agent.mark();
-        // Two rounds of the watchdog's questions.
-        inject(&scene, &["wedge", name, "--for", "11"]);
+        // Three rounds.
+        inject(&scene, &["wedge", name, "--for", "6"]);
         let line = agent.wait_for_line_since(mark, "the hung loop is named", SOON, |line| {
             line.text.contains("no progress") && line.text.contains(name)
         });

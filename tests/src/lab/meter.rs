@@ -12,8 +12,9 @@ use super::world::{SOON, World};
 use super::{LabError, Topology};
 use crate::harness::{Process, Usage, until};
 
-/// After the last stream has ended the tunnel is watched for 30 s more.
-const QUIET_AFTER: Duration = Duration::from_secs(35);
+/// After the last stream has ended the tunnel is watched for 30 s more, and rests
+/// 240 s after that.
+const QUIET_AFTER: Duration = Duration::from_secs(280);
 /// The budget of an unwatched agent, bytes a day.
 const BUDGET: f64 = 1e6;
 /// Kinds of flows at the farm's interface, and what nftables matches them by

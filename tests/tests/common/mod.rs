@@ -86,8 +86,13 @@ impl Scene {
 
     /// A farm that no phone knows yet.
     pub(crate) fn unpaired(scenario: &'static str) -> Self {
+        Self::laid_out(scenario, &Layout::loopback().unwrap())
+    }
+
+    /// The same, where the layout says.
+    pub(crate) fn laid_out(scenario: &'static str, layout: &Layout) -> Self {
         let turn = turn();
-        let farm = Farm::unpaired(&Layout::loopback().unwrap());
+        let farm = Farm::unpaired(layout);
         let farm = farm.unwrap_or_else(|error| panic!("{scenario}: the farm does not start: {error}"));
         // The agent is ready before it is enrolled.
         let scene = Self { scenario, farm, _turn: turn };

@@ -109,7 +109,7 @@ fn a_restarted_phone_frees_its_old_session_at_once() {
         drain(&mut core),
         [
             Action::End(session(1), ResetReason::Restarted),
-            Action::Close(session(1), old, GoodbyeReason::Superseded),
+            Action::Close(session(1), old, GoodbyeReason::TakenOver),
             Action::Begin(session(1)),
             Action::Connect(session(1), new)
         ]

@@ -241,7 +241,7 @@ fn without_a_slot_left_it_tells_and_looks_once_a_minute() {
     session.handle(Event::Goodbye(epoch, GoodbyeReason::TakenOver), now);
     let (mut offers, end) = (0, now + Duration::from_secs(600));
     while now < end {
-        for action in drain(&mut session) {
+        while let Some(action) = session.poll_action() {
             match action {
                 Action::TakeAnotherSlot => session.handle(Event::NoSlot, now),
                 Action::Offer { epoch, .. } => {
