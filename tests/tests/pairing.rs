@@ -166,8 +166,8 @@ fn a_revoked_phone_is_out_at_once() {
     println!("status of the revoked phone: {status}");
     assert_eq!(status["state"], "not_paired", "{status}");
     assert_eq!(status["failure"], "refused_not_paired", "{status}");
-    // It is still no more than any stranger at the broker.
-    assert_eq!(status["farm_present"], true, "the farm answered: {status}");
+    // To the broker it is no more than any stranger: only the farm's word counts.
+    assert_eq!(status["farm_present"], false, "{status}");
     // Another invitation lets it in again.
     scene.phone.pair(&scene.agent.control.invite().unwrap()).unwrap();
     scene.forward(GREENHOUSE).page();
