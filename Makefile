@@ -36,6 +36,9 @@ tools: need-rust need-cc ## Install what the checks need (cargo-deny; as root al
 	@{ command -v ip && command -v nft && command -v conntrack; } >/dev/null \
 		|| { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get install -y iproute2 nftables conntrack; } \
 		|| echo "ip, nft or conntrack is missing, the fault lab will be skipped: apt-get install iproute2 nftables conntrack"
+	@command -v chromium >/dev/null || test -n "$$CHROMIUM" \
+		|| { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get install -y chromium; } \
+		|| echo "chromium is missing, the app's browser tests will fail: apt-get install chromium, or name one in CHROMIUM"
 	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny --version $(CARGO_DENY_VERSION)
 
 # --- run it ----------------------------------------------------------------
@@ -68,7 +71,7 @@ card: build
 
 # --- check it --------------------------------------------------------------
 
-.PHONY: test check unit unit-app e2e lint deny audit
+.PHONY: test check unit unit-app e2e browser lint deny audit
 test: ## Formatting, lints, unit, property and end-to-end tests; one summary
 	@./tests/run-all
 
@@ -93,6 +96,9 @@ unit-app: app/node_modules/.package-lock.json ## The app's unit tests
 
 e2e: build ## The real programs against each other
 	$(CARGO) test --release --locked -p farm-tests
+
+browser: build app ## The app in a real browser, against the real broker and agent (needs chromium)
+	cd app && npm run --silent browser
 
 .PHONY: clean
 clean: ## Remove what was built

@@ -149,22 +149,12 @@ address = "127.0.0.1:22"
   }
 
   /** A browser with a profile of its own, as a person's: nothing of it is turned off. */
-  async browser(language = 'en-GB') {
+  async browser() {
     const profile = mkdtempSync(`${this.dir}/profile-`);
     const args = ['--headless=new', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run'];
-    args.push(
-      '--disable-background-networking',
-      '--disable-component-update',
-      '--disable-sync',
-      `--lang=${language}`,
-    );
+    args.push('--disable-background-networking', '--disable-component-update', '--disable-sync');
     args.push('--remote-debugging-port=0', `--user-data-dir=${profile}`, 'about:blank');
-    const env = {
-      ...process.env,
-      LANGUAGE: language.slice(0, 2),
-      LANG: `${language.replace('-', '_')}.UTF-8`,
-    };
-    const child = spawn(browserPath, args, { stdio: 'ignore', env });
+    const child = spawn(browserPath, args, { stdio: 'ignore' });
     const file = `${profile}/DevToolsActivePort`;
     const port = await until(
       'the browser',
@@ -193,8 +183,16 @@ address = "127.0.0.1:22"
 }
 
 /** A page of a phone's size on the app. */
-export async function phone(context, url, { width = 360, height = 740, dark = false } = {}) {
+export async function phone(
+  context,
+  url,
+  { width = 360, height = 740, dark = false, language = 'en-GB' } = {},
+) {
   const page = await context.newPage();
+  const devtools = await context.newCDPSession(page);
+  const userAgent = await page.evaluate(() => navigator.userAgent);
+  await devtools.send('Emulation.setUserAgentOverride', { userAgent, acceptLanguage: language });
+  await devtools.send('Emulation.setScrollbarsHidden', { hidden: true });
   await page.setViewportSize({ width, height });
   await page.emulateMedia({ colorScheme: dark ? 'dark' : 'light' });
   page.problems = [];

@@ -96,9 +96,9 @@ const refusedReason = reason(
 );
 export type RefusedReason = Read<typeof refusedReason>;
 
-/** Whether trying again soon can help without anybody's doing. */
+/** Whether trying the same again soon can help without anybody's doing. A stale epoch needs another one first. */
 export function isTemporary(why: RefusedReason): boolean {
-  return why === 'stale_epoch' || why === 'limit';
+  return why === 'limit';
 }
 
 const presenceState = extensible({

@@ -37,7 +37,8 @@ export type Failure =
   | 'farm_offline'
   | 'carrier_failed'
   | `refused_${OfferRefused}`
-  | 'superseded';
+  | 'superseded'
+  | 'no_slot_left';
 
 /** What is known when something fails. */
 export interface Context {
@@ -109,6 +110,9 @@ function strategyFor(failure: Failure, context: Context): Strategy {
   if (failure === 'broker_lost') return 'keep_tunnels';
   if (failure === 'phone_offline') return 'park_until_network';
   if (failure === 'refused_not_paired') return 'stop_and_tell';
+  // Needs neither network nor link: our place at the broker is gone with the session.
+  if (failure === 'superseded') return 'take_another_slot';
+  if (failure === 'no_slot_left') return 'stop_and_tell';
   // Whatever else failed, without these nothing can be tried.
   if (!context.networkUp) return 'park_until_network';
   if (!context.brokerLink) return 'wait_for_broker';
@@ -127,8 +131,6 @@ function strategyFor(failure: Failure, context: Context): Strategy {
       return 'wait_for_presence_then_connect';
     case 'refused_stale_epoch':
       return attempt < ANOTHER_SLOT_FROM_ATTEMPT ? 'jump_epoch' : 'take_another_slot';
-    case 'superseded':
-      return 'take_another_slot';
     case 'refused_limit':
       return 'retry_later';
     case 'refused_bad_description':

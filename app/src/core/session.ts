@@ -16,7 +16,7 @@ import * as epochs from './epoch';
 import { UNKNOWN_BOOT } from './id';
 import { type Decision, decide, type Failure, RECHECK, type Strategy } from './recovery';
 import type { OfferRefused } from './signal';
-import { type Due, type Instant, ms, seconds } from './time';
+import { type Due, type Duration, type Instant, ms, seconds } from './time';
 
 type Epoch = epochs.Epoch;
 
@@ -30,6 +30,9 @@ export const HELLO_DEADLINE = seconds(3);
 export const ANSWER_DEADLINE = seconds(4);
 /** How long the first offer waits to hear of the farm's run, after the link to the broker is up. */
 export const PRESENCE_WITHIN = ms(500);
+
+/** For how long a carrier is kept that nobody looks at: as long as a new one would cost. */
+export const REST_AFTER = seconds(240);
 
 /** Farm's runs that are remembered as over. */
 const FORMER_BOOTS = 8;
@@ -49,6 +52,9 @@ export type Event =
   | { kind: 'lost'; epoch: Epoch }
   | { kind: 'goodbye'; epoch: Epoch; reason: GoodbyeReason }
   | { kind: 'network'; change: 'down' | 'up' | 'changed' }
+  | { kind: 'superseded' }
+  | { kind: 'new_slot'; epoch: Epoch }
+  | { kind: 'no_slot' }
   | { kind: 'path_back' }
   | { kind: 'attention'; watched: boolean };
 
@@ -58,14 +64,15 @@ export type Action =
   | { kind: 'attach'; epoch: Epoch }
   | { kind: 'close'; epoch: Epoch; reason: GoodbyeReason }
   | { kind: 'probe'; epoch: Epoch }
+  | { kind: 'take_another_slot' }
   | { kind: 'changed' }
   | { kind: 'ended' };
 
 /** Why something is due. */
-export type TimeoutReason = 'attempt' | 'answer' | 'connect' | 'hello';
+export type TimeoutReason = 'attempt' | 'answer' | 'connect' | 'hello' | 'rest';
 
 /** Where a session stands. */
-export type State = 'stopped' | 'live' | 'connecting' | 'waiting' | 'not_paired';
+export type State = 'stopped' | 'live' | 'connecting' | 'waiting' | 'resting' | 'not_paired';
 
 /** What is shown of a session. */
 export interface Snapshot {
@@ -76,6 +83,7 @@ export interface Snapshot {
   attempt: number;
   nextAttempt: Instant | null;
   farmPresent: boolean | null;
+  networkUp: boolean;
 }
 
 type Stage = 'offered' | 'connecting' | 'greeting';
@@ -106,6 +114,13 @@ export class Session {
   private brokerLink = false;
   private networkUp = true;
   private watched = true;
+  /** The broker gave our place to another program: the next carrier needs another one. */
+  private slotLost = false;
+  /** Instead of the next offer, a slot is to be taken. */
+  private slotWanted = false;
+  /** Nobody has looked since then. */
+  private unwatchedSince: Instant | null = null;
+  private resting = false;
   private liveEpoch: Epoch | null = null;
   private attempt: Attempt | null = null;
   private nextAttempt: Instant | null = null;
@@ -116,11 +131,16 @@ export class Session {
   private shown: { state: State; since: Instant };
   private readonly actions: Action[] = [];
 
-  /** A stopped session. `newest` is the first epoch of this program's start; `seed` spreads retries. */
+  /**
+   * A stopped session. `newest` is the first epoch of this program's start;
+   * `seed` spreads retries; `restsAfter` is when a carrier is given up that
+   * nobody looks at (open streams count as attention), `null` for never.
+   */
   constructor(
     private newest: Epoch,
     seed: bigint,
     now: Instant,
+    private readonly restsAfter: Duration | null = null,
   ) {
     this.jitter = new Jitter(seed);
     this.shown = { state: 'stopped', since: now };
@@ -141,6 +161,8 @@ export class Session {
       case 'broker_link': {
         const back = event.online && !this.brokerLink;
         this.brokerLink = event.online;
+        // Let in: the place is ours.
+        if (event.online) this.slotLost = false;
         if (!back) break;
         // An offer without answer was lost with the former link.
         const lost = this.dropUnansweredOffer();
@@ -164,6 +186,22 @@ export class Session {
           if (this.farm) this.farm.online = false;
           this.giveUp(this.attempt.epoch, 'farm_offline', now);
         }
+        break;
+      case 'superseded':
+        if (this.liveEpoch !== null) this.slotLost = true;
+        else this.superseded(now);
+        break;
+      case 'new_slot':
+        this.slotLost = this.slotWanted = this.brokerLink = false;
+        this.newest = event.epoch;
+        this.failed = 0;
+        // The new link's coming up starts the attempt; this only looks after it.
+        this.nextAttempt = null;
+        this.attemptAt(now + RECHECK);
+        break;
+      case 'no_slot':
+        this.slotLost = this.slotWanted = false;
+        this.fail('no_slot_left', now);
         break;
       case 'opened':
         this.advanceStage(event.epoch, stage => stage !== 'greeting', 'greeting', now + HELLO_DEADLINE);
@@ -201,12 +239,25 @@ export class Session {
   /** When {@link handleTimeout} is due, and why. `null` while live with nothing under way, and while stopped. */
   pollTimeout(): Due<TimeoutReason> | null {
     if (this.attempt) return [this.attempt.deadline, STAGE_DUE[this.attempt.stage]];
-    return this.nextAttempt === null ? null : [this.nextAttempt, 'attempt'];
+    if (this.nextAttempt !== null) return [this.nextAttempt, 'attempt'];
+    const rest = this.restAt();
+    return rest === null ? null : [rest, 'rest'];
+  }
+
+  private restAt(): Instant | null {
+    if (this.liveEpoch === null || this.unwatchedSince === null || this.restsAfter === null) return null;
+    return this.unwatchedSince + this.restsAfter;
   }
 
   /** Takes the passing of time. */
   handleTimeout(now: Instant): void {
     if (this.attempt && this.attempt.deadline <= now) this.giveUp(this.attempt.epoch, 'carrier_failed', now);
+    const [idle, rest] = [!this.attempt && this.nextAttempt === null, this.restAt()];
+    if (idle && rest !== null && rest <= now && this.liveEpoch !== null) {
+      this.resting = true;
+      this.actions.push({ kind: 'close', epoch: this.liveEpoch, reason: 'session_ended' });
+      this.liveEpoch = null;
+    }
     this.advance(now);
   }
 
@@ -220,6 +271,7 @@ export class Session {
       attempt: this.failed,
       nextAttempt: this.attempt ? null : this.nextAttempt,
       farmPresent: this.presenceUnknown ? false : (this.farm?.online ?? null),
+      networkUp: this.networkUp,
     };
   }
 
@@ -240,7 +292,8 @@ export class Session {
   }
 
   private attemptAt(when: Instant): void {
-    if (this.started) this.nextAttempt = this.nextAttempt === null ? when : Math.min(this.nextAttempt, when);
+    if (this.started && !this.resting)
+      this.nextAttempt = this.nextAttempt === null ? when : Math.min(this.nextAttempt, when);
   }
 
   /** The link to the broker is there: connect, at once if the farm's run is known, else when its presence comes. */
@@ -258,7 +311,11 @@ export class Session {
   private advance(now: Instant): void {
     if (this.started && !this.attempt && this.nextAttempt !== null && this.nextAttempt <= now) {
       this.nextAttempt = null;
-      this.offer(now);
+      if (this.slotWanted) {
+        this.actions.push({ kind: 'take_another_slot' });
+        // Answered at once; this only looks after it.
+        this.attemptAt(now + RECHECK);
+      } else this.offer(now);
     }
     const state = this.stateNow();
     if (state !== this.shown.state) {
@@ -271,6 +328,7 @@ export class Session {
     if (!this.started) return 'stopped';
     if (this.liveEpoch !== null) return 'live';
     if (this.attempt) return 'connecting';
+    if (this.resting) return 'resting';
     return this.failure === 'refused_not_paired' ? 'not_paired' : 'waiting';
   }
 
@@ -287,7 +345,13 @@ export class Session {
   }
 
   /** Something failed: decide what to do about it, and when. */
-  private fail(failure: Failure, now: Instant): void {
+  private fail(shown: Failure, now: Instant): void {
+    let failure = shown;
+    if (shown !== 'no_slot_left' && shown !== 'refused_not_paired') {
+      // Whatever shows first, this is why.
+      if (this.slotLost) failure = 'superseded';
+      else if (!this.networkUp) failure = 'phone_offline';
+    }
     const context = {
       attempt: this.failed,
       farmPresent: this.farm?.online ?? false,
@@ -298,6 +362,7 @@ export class Session {
     this.decision = decide(failure, context, this.jitter);
     this.failed += 1;
     this.failure = failure;
+    this.slotWanted = this.decision.strategy === 'take_another_slot';
     this.nextAttempt = null;
     this.attemptAt(now + this.decision.retryAfter);
     this.changed();
@@ -325,6 +390,16 @@ export class Session {
     if (this.attempt) this.dropAttempt(this.attempt);
     this.nextAttempt = null;
     this.attemptAt(now);
+  }
+
+  /** Another program has our place: whatever we had there is over. */
+  private superseded(now: Instant): void {
+    for (const epoch of [this.liveEpoch, this.attempt?.epoch ?? null]) {
+      if (epoch !== null) this.actions.push({ kind: 'close', epoch, reason: 'superseded' });
+    }
+    this.liveEpoch = null;
+    this.attempt = null;
+    this.fail('superseded', now);
   }
 
   /** Gives up an attempt whose offer was not answered yet: whether there was one. */
@@ -359,6 +434,7 @@ export class Session {
   }
 
   private goodbye(epoch: Epoch, reason: GoodbyeReason, now: Instant): void {
+    if (reason === 'taken_over' && this.liveEpoch === epoch) return this.superseded(now);
     let failure: Failure = 'network_timeout';
     if (reason === 'revoked') failure = 'refused_not_paired';
     else if (reason === 'stopping') {
@@ -428,6 +504,8 @@ export class Session {
   private attention(watched: boolean, now: Instant): void {
     const came = watched && !this.watched;
     this.watched = watched;
+    this.unwatchedSince = watched ? null : (this.unwatchedSince ?? now);
+    if (watched) this.resting = false;
     if (!came) return;
     if (this.liveEpoch !== null) this.actions.push({ kind: 'probe', epoch: this.liveEpoch });
     else if (!this.attempt) {

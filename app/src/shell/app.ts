@@ -26,6 +26,7 @@ export class App {
   private readonly listeners = new Set<() => void>();
   private readonly boot = random(16);
   private scheduled = false;
+  private watched = true;
 
   private constructor(
     readonly store: Store,
@@ -141,6 +142,11 @@ export class App {
     return this.farms.map(farm => farm.tunnel);
   }
 
+  /** What is open counts as being looked at. */
+  private attend(): void {
+    for (const tunnel of this.tunnels()) tunnel.attend(this.watched || tunnel.streams.count > 0);
+  }
+
   private monitor(): void {
     const each = (work: (tunnel: Tunnel) => void) => this.tunnels().forEach(work);
     new Monitor({
@@ -156,15 +162,20 @@ export class App {
         each(tunnel => tunnel.event({ kind: 'network', change }));
       },
       attention: watched => {
+        this.watched = watched;
         for (const { socket } of this.hubs.values()) socket.event({ kind: 'attention', watched });
-        each(tunnel => tunnel.attend(watched || tunnel.streams.count > 0));
+        this.attend();
       },
       suspend: suspended => {
         report('monitor', suspended ? 'hidden for long: resting' : 'shown again');
         each(tunnel => (suspended ? tunnel.stop() : tunnel.start()));
         for (const { socket } of this.hubs.values()) socket.event({ kind: suspended ? 'stop' : 'start' });
       },
-      look: () => this.changed(),
+      look: () => {
+        // Streams begin and end without a word.
+        this.attend();
+        this.changed();
+      },
     });
   }
 }

@@ -6,6 +6,7 @@ import { type ResponseHead, readBody, readHead, values, writeHead } from '../htt
 import { ByteReader, HttpError } from '../http/reader';
 import { nonceOf, requestFields, responseFields } from '../http/rewrite';
 import type { Ask, FromWorker, ToWorker } from '../view/protocol';
+import { report } from './log';
 import { StreamReset, type TunnelStream } from './streams';
 
 /** A request that can be asked again is, for this long: the farm's box restarts within seconds. */
@@ -78,6 +79,7 @@ class Exchange {
       } catch (error) {
         this.stream?.abort();
         if (this.over) return;
+        report('page', `a request failed: ${explain(error)}`);
         const again = this.mayRepeat(error) && Date.now() - began < RETRY_FOR_MS;
         if (!again) return this.say({ kind: 'failed', why: explain(error) });
         await new Promise(resolve => setTimeout(resolve, RETRY_EVERY_MS));
@@ -104,7 +106,7 @@ class Exchange {
     const fields = requestFields(asked, around.origin, cookie);
     const sending = this.send(stream, fields);
     // A service may answer before it has read all: its answer counts.
-    sending.catch(() => undefined);
+    sending.catch(error => report('page', `a request was not sent whole: ${explain(error)}`));
     const reader = new ByteReader(() => stream.read());
     const head = await readHead(reader);
     this.answer(head);

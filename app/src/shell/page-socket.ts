@@ -5,6 +5,7 @@ import { HOST } from '../http/rewrite';
 import { closePayload, frame, listen, open } from '../http/websocket';
 import type { Ask, FromSocket, ToSocket } from '../view/protocol';
 import type { Around } from './exchange';
+import { report } from './log';
 
 type Opening = Extract<Ask, { kind: 'socket' }>;
 
@@ -60,7 +61,8 @@ export async function socket(
       } else if (typeof heard.data === 'string') say({ kind: 'message', data: heard.data });
       else say({ kind: 'message', data: heard.data.buffer }, [heard.data.buffer]);
     }
-  } catch {
+  } catch (error) {
+    report('page', `a WebSocket ended: ${error instanceof Error ? error.message : error}`);
     say({ kind: 'closed', code: 1006, reason: '', clean: false });
     stream.abort();
   }

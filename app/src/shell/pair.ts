@@ -14,8 +14,8 @@ import type { Hub } from './hub';
 /** How long pairing may take: the farm may be reconnecting just now. */
 const WITHIN_MS = 30_000;
 
-/** Before a request without an answer is repeated. */
-const REPEAT_MS = 3_000;
+/** Before a request without an answer is repeated; the broker counts these. */
+const REPEAT_MS = 5_000;
 
 /** Where pairing stands, for the screen. */
 export type Trouble = 'broker' | 'no_farm' | 'limit' | 'no_answer';
@@ -59,7 +59,9 @@ export async function pair(
     };
     const take = async (message: FromBroker) => {
       if (message.undelivered?.peer.invitation) {
-        trouble = message.undelivered.reason === 'offline' ? 'no_farm' : 'limit';
+        // Repeating meets the broker's limit sooner or later: what was wrong stays what it was.
+        if (message.undelivered.reason === 'offline') trouble = 'no_farm';
+        else if (trouble !== 'no_farm') trouble = 'limit';
         return;
       }
       if (!message.signal) return;

@@ -210,11 +210,12 @@ export class Streams {
       if (!this.ends.has(id)) throw new StreamReset('aborted');
       const taken = this.mux.write(id, rest);
       rest = rest.subarray(taken);
-      this.after();
-      if (rest.length === 0) return;
-      await new Promise<void>(resolve => {
+      // Before anything moves: room may come while it does.
+      const room = new Promise<void>(resolve => {
         end.writer = resolve;
       });
+      this.after();
+      if (rest.length > 0) await room;
       end.writer = null;
     }
   }

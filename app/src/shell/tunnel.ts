@@ -9,7 +9,7 @@ import type { FarmInfo, Hello } from '../core/control';
 import type { Epoch } from '../core/epoch';
 import { random, type SessionId, sameSession } from '../core/id';
 import { type DeviceKey, NONCE_LEN } from '../core/keys';
-import { type Event, Session, type Snapshot } from '../core/session';
+import { type Event, REST_AFTER, Session, type Snapshot } from '../core/session';
 import { type Content, open, type PeerSignal, payload, sign } from '../core/signal';
 import { Carrier, type Condition } from './carrier';
 import { Alarm, now } from './clock';
@@ -57,7 +57,7 @@ export class Tunnel {
     readonly farm: { id: Bytes; key: Bytes },
     private readonly around: Surroundings,
   ) {
-    this.session = new Session(around.epoch, around.seed, now());
+    this.session = new Session(around.epoch, around.seed, now(), REST_AFTER);
   }
 
   /** Tells the session what happened. */
@@ -169,6 +169,10 @@ export class Tunnel {
           report('session', [state, failure, strategy].filter(Boolean).join(' '));
           break;
         }
+        case 'take_another_slot':
+          // Our key can't be copied, and tabs hold their slots by locks: this is another program's mistake.
+          queueMicrotask(() => this.event({ kind: 'no_slot' }));
+          break;
         case 'ended':
           break;
       }

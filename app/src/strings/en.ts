@@ -20,6 +20,7 @@ const failures: Record<Failure, string> = {
   refused_bad_description: 'The farm could not use this phone’s offer.',
   refused_other: 'The farm refused for a reason that this version does not know.',
   superseded: 'Another device took this connection over.',
+  no_slot_left: 'Other devices use copies of this phone’s key in every place there is. Pair this phone anew.',
 };
 
 export const en = {
@@ -40,6 +41,7 @@ export const en = {
   direct: 'direct',
   relayed: 'through a relay',
   milliseconds: (count: number) => `${count} ms`,
+  resting: 'Resting until you look',
   checking: 'Checking the connection…',
   connecting: 'Connecting…',
   reconnecting: 'Farm unavailable, reconnecting…',

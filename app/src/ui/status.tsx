@@ -18,6 +18,7 @@ export function chip(t: Strings, status: Status): { mood: Mood; text: string } {
     return { mood: 'fine', text: parts.join(' · ') };
   }
   if (status.calm) return { mood: 'busy', text: t.checking };
+  if (status.state === 'resting') return { mood: 'busy', text: t.resting };
   if (waits(status)) return { mood: 'gone', text: t.waiting };
   if (status.failure === null && status.attempt === 0) return { mood: 'busy', text: t.connecting };
   return { mood: 'gone', text: t.reconnecting };

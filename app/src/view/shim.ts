@@ -89,8 +89,9 @@ class TunnelSocket extends EventTarget {
       const data = blob ? new Blob([message.data]) : message.data;
       this.dispatchEvent(new MessageEvent('message', { data, origin: new URL(this.url).origin }));
     } else if (this.readyState !== 3) {
+      const failed = !message.clean && this.readyState !== 2;
       this.readyState = 3;
-      if (!message.clean) this.dispatchEvent(new Event('error'));
+      if (failed) this.dispatchEvent(new Event('error'));
       const { code, reason, clean: wasClean } = message;
       this.dispatchEvent(new CloseEvent('close', { code, reason, wasClean }));
       this.line.close();

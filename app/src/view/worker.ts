@@ -18,14 +18,23 @@ const PORT_WITHIN_MS = 10_000;
 /** A media player's request for "the rest" is answered in pieces of this size, whole: streamed ones are fragile. */
 const MEDIA_PIECE = 2 * 1024 * 1024;
 
-/** Bodies up to this size are sent in one piece, so that the service hears their length. */
+/** Paths of a view's own files. */
 const PREFIX = '/__view/';
+
+/** The bridge, kept for when the broker is away: the tunnel does not need it, nor should an open farm. */
+const KEPT = [`${PREFIX}bridge`, `${PREFIX}bridge.js`];
+const CACHE = 'farm-view';
 
 let port: MessagePort | null = null;
 let bridge: string | null = null;
 const waiting: ((port: MessagePort) => void)[] = [];
 
-self.addEventListener('install', () => void self.skipWaiting());
+self.addEventListener('install', event => {
+  const kept = caches
+    .open(CACHE)
+    .then(cache => cache.addAll(KEPT.map(url => new Request(url, { cache: 'no-cache' }))));
+  event.waitUntil(kept.then(() => self.skipWaiting()));
+});
 self.addEventListener('activate', event => event.waitUntil(self.clients.claim()));
 
 self.addEventListener('message', event => {
@@ -60,9 +69,24 @@ self.addEventListener('fetch', event => {
   if (url.origin !== location.origin) return;
   if (url.pathname === `${PREFIX}shim.js`) event.respondWith(shim(event.request));
   else if (url.pathname === `${PREFIX}download`) event.respondWith(failing(download(url)));
+  else if (KEPT.includes(url.pathname)) event.respondWith(kept(event.request, url.pathname));
   else if (!url.pathname.startsWith(PREFIX))
     event.respondWith(failing(through(event.request, event.clientId)));
 });
+
+/** As the broker has it now, else as it was. */
+async function kept(request: Request, path: string): Promise<Response> {
+  const cache = await caches.open(CACHE);
+  try {
+    const answer = await fetch(request);
+    if (answer.ok) await cache.put(path, answer.clone());
+    return answer;
+  } catch (error) {
+    const known = await cache.match(path);
+    if (known) return known;
+    throw error;
+  }
+}
 
 function failing(answer: Promise<Response>): Promise<Response> {
   return answer.catch(error => {
