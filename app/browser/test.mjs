@@ -323,6 +323,44 @@ try {
     return `drawn after ${took} ms, live ${back} ms after the broker's return`;
   });
 
+  await check('on a phone four times slower it draws within a second or so', async () => {
+    const devtools = await context.newCDPSession(page);
+    await devtools.send('Emulation.setCPUThrottlingRate', { rate: 4 });
+    await page.goto('about:blank');
+    await page.goto(world.url);
+    await page.getByText('North field').waitFor();
+    const drawn = Math.round(await page.evaluate(() => performance.now()));
+    await page.locator('.chip.fine').waitFor();
+    const live = Math.round(await page.evaluate(() => performance.now()));
+    await devtools.send('Emulation.setCPUThrottlingRate', { rate: 1 });
+    must(drawn <= 3_000, `drawn only after ${drawn} ms`);
+    return `drawn after ${drawn} ms, live after ${live} ms`;
+  });
+
+  await check('a thousand requests leave nothing behind', async () => {
+    await page.goto(farm);
+    await mood('fine');
+    await page.getByText('greenhouse', { exact: true }).click();
+    const frame = await view();
+    const devtools = await context.newCDPSession(page);
+    const heap = async () => {
+      await devtools.send('HeapProfiler.collectGarbage');
+      return (await devtools.send('Runtime.getHeapUsage')).usedSize;
+    };
+    const ask = count =>
+      frame.evaluate(async many => {
+        for (let at = 0; at < many; at += 20) {
+          await Promise.all(Array.from({ length: 20 }, async () => (await fetch('/api/readings')).text()));
+        }
+      }, count);
+    await ask(200);
+    const before = await heap();
+    await ask(1000);
+    const grown = ((await heap()) - before) / 1000;
+    must(grown < 1_000, `${Math.round(grown)} KB more`);
+    return `${Math.round(grown)} KB more on the heap of ${Math.round(before / 1000)} KB`;
+  });
+
   await check('a second phone pairs by typed code, in Russian, beside the first', async () => {
     const { code } = await world.invite();
     const { context: second } = await world.browser();

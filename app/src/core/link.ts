@@ -18,6 +18,8 @@ export const LONGEST_WAIT = seconds(8);
 export const BACKOFF_BASE = ms(250);
 /** Attempts begin at least this far apart. */
 export const CONNECT_DEBOUNCE = ms(250);
+/** An attempt that began this shortly before the path was seen to be back was made on it. */
+export const ON_NEW_PATH = ms(50);
 /** Attempts that may follow each other in a burst, then one every {@link CONNECT_EVERY}. */
 export const CONNECT_BURST = 10;
 export const CONNECT_EVERY = seconds(2);
@@ -320,9 +322,8 @@ export class Link {
       // It was a connection, no attempt that was cut short.
       this.cuts = 0;
     }
-    // An attempt that has only just begun was made on the new path.
-    const fresh =
-      this.socket !== null && this.lastConnect !== null && now < this.lastConnect + CONNECT_DEBOUNCE;
+
+    const fresh = this.socket !== null && this.lastConnect !== null && now < this.lastConnect + ON_NEW_PATH;
     if (this.isOnline || !fresh) this.onChange('network_changed', now);
   }
 

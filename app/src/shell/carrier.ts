@@ -32,6 +32,8 @@ export interface Listener {
   farm(farm: FarmInfo): void;
   goodbye(reason: GoodbyeReason): void;
   lost(why: string): void;
+  /** A ping was answered: the one proof of life. */
+  answered(): void;
 }
 
 /** What a carrier is about. */
@@ -163,6 +165,7 @@ export class Carrier {
       this.health?.handle({ kind: 'ping_received' }, now());
     } else if (this.health) {
       this.health.handle({ kind: 'ping_answered', number: heard.pong }, now());
+      this.listener.answered();
       const { rtt } = this.health.state(now());
       if (rtt !== null) this.setup.streams.setRoundTripTime(rtt);
     }

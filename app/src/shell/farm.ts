@@ -15,6 +15,9 @@ import type { Tunnel } from './tunnel';
 /** No alarm for a blip: a loss is shown after this long. */
 export const GRACE_MS = 1_000;
 
+/** A silence of this length is shown at once when it is noticed: pings have had their grace. */
+export const SILENCE_MS = 2_000;
+
 /** Samples of the live chart: two minutes, one a second. */
 export const SAMPLES = 120;
 
@@ -73,7 +76,7 @@ export class FarmView {
     const wall = Date.now() - toMs(now());
     const health = condition?.health;
     const live = snapshot.state === 'live';
-    const brief = this.lostAt !== null && Date.now() - this.lostAt < GRACE_MS;
+    const brief = this.lostAt !== null && this.isBrief(this.lostAt, Date.now());
     return {
       state: snapshot.state,
       calm: live || brief,
@@ -107,9 +110,15 @@ export class FarmView {
     } else {
       if (this.everLive) this.lostAt ??= at;
       this.liveSince = null;
-      if (!this.outage && this.lostAt !== null && at - this.lostAt >= GRACE_MS) this.begin(this.lostAt);
+      if (!this.outage && this.lostAt !== null && !this.isBrief(this.lostAt, at)) this.begin(this.lostAt);
     }
-    if (at - this.sampledAt >= 900) this.sample(at);
+    // Before the first connection there is nothing to show.
+    if (this.everLive && at - this.sampledAt >= 900) this.sample(at);
+  }
+
+  /** A loss that nobody needs to know of yet: just noticed, and the last answer not long ago. */
+  private isBrief(lostAt: number, at: number): boolean {
+    return at - lostAt < GRACE_MS && at - (this.tunnel.answeredAt ?? lostAt) < SILENCE_MS;
   }
 
   private begin(from: number): void {

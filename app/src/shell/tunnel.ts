@@ -39,6 +39,8 @@ interface Slot {
 
 export class Tunnel {
   readonly streams = new Streams();
+  /** When a ping was last answered, on the wall clock. */
+  answeredAt: number | null = null;
   /** Carriers attached so far. */
   carriersAttached = 0;
   /** Presence was verified or the farm told us: the farm's side of the story, for display. */
@@ -197,6 +199,9 @@ export class Tunnel {
           farm: info => this.around.farm(info),
           goodbye: reason => this.event({ kind: 'goodbye', epoch, reason }),
           lost: why => this.lost(epoch, why),
+          answered: () => {
+            this.answeredAt = Date.now();
+          },
         },
       );
       const nonce = random(NONCE_LEN);

@@ -7,7 +7,7 @@ const WIDTH = 320;
 const HEIGHT = 72;
 
 /** The scale's top: the next of these above what was measured, in milliseconds. */
-const TOPS = [20, 50, 100, 200, 500, 1000, 2000, 5000];
+const TOPS = [10, 20, 50, 100, 200, 500, 1000, 2000, 5000];
 
 export function Chart({ t, samples }: { t: Strings; samples: readonly Sample[] }) {
   const answered = samples.flatMap(sample => (sample.rtt === null ? [] : [sample.rtt]));
@@ -20,6 +20,7 @@ export function Chart({ t, samples }: { t: Strings; samples: readonly Sample[] }
   const x = (at: number) => WIDTH - (samples.length - at) * step;
   return (
     <figure class="chart">
+      <span class="scale">{t.milliseconds(top)}</span>
       <svg
         viewBox={`0 0 ${WIDTH} ${HEIGHT}`}
         preserveAspectRatio="none"
@@ -44,7 +45,6 @@ export function Chart({ t, samples }: { t: Strings; samples: readonly Sample[] }
       </svg>
       <figcaption>
         <span>{t.chartThen}</span>
-        <span>{t.milliseconds(top)}</span>
         <span>{t.chartNow}</span>
       </figcaption>
     </figure>

@@ -10,14 +10,15 @@ import { Bar } from './parts';
 const DAY = 86_400_000;
 
 /** Share of a time in which the farm was there, as a text. */
-export function availability(outages: readonly Outage[], from: number, to: number): string {
+export function availability(outages: readonly Outage[], from: number, to: number, language: string): string {
   const gone = outages.reduce((sum, one) => {
     const span = Math.min(one.to ?? to, to) - Math.max(one.from, from);
     return sum + Math.max(0, span);
   }, 0);
   const share = to > from ? 1 - gone / (to - from) : 1;
   // Never rounded up to a perfection that was not there.
-  return `${(Math.floor(share * 10_000) / 100).toFixed(2)} %`;
+  const format = new Intl.NumberFormat(language, { style: 'percent', minimumFractionDigits: 2 });
+  return format.format(Math.floor(share * 10_000) / 10_000);
 }
 
 export function Outages({ farm }: { farm: FarmView }) {
@@ -31,9 +32,10 @@ export function Outages({ farm }: { farm: FarmView }) {
     void app.store.outages(id).then(setOutages, () => undefined);
   }, [app, id, state]);
   const now = Date.now();
-  const day = availability(outages, Math.max(pairedAt, new Date().setHours(0, 0, 0, 0)), now);
-  const month = availability(outages, Math.max(pairedAt, now - 30 * DAY), now);
-  const when = new Intl.DateTimeFormat(languageOf(app.settings), {
+  const language = languageOf(app.settings);
+  const day = availability(outages, Math.max(pairedAt, new Date().setHours(0, 0, 0, 0)), now, language);
+  const month = availability(outages, Math.max(pairedAt, now - 30 * DAY), now, language);
+  const when = new Intl.DateTimeFormat(language, {
     dateStyle: 'medium',
     timeStyle: 'medium',
   });

@@ -19,17 +19,17 @@ function troubleOf(error: unknown): Trouble {
   return 'no_answer';
 }
 
-/** What this phone is called unless its owner says. */
-function usualName(): string {
-  const brand = /\(([^;)]+)/.exec(navigator.userAgent)?.[1] ?? '';
-  const android = /Android [^;]*; ([^;)]+)/.exec(navigator.userAgent)?.[1];
-  return android ?? brand ?? '';
+/** What this phone is called unless its owner says: its model, where the browser tells one. */
+function usualName(t: Strings): string {
+  const model = /Android [^;]*; ([^;)]{2,})\)/.exec(navigator.userAgent)?.[1];
+  const known = /iPhone|iPad|Macintosh|Windows/.exec(navigator.userAgent)?.[0];
+  return model ?? known ?? t.device;
 }
 
 export function Pair({ invitation }: { invitation: string | null }) {
   const [app, t] = [useApp(), useStrings()];
   const [text, setText] = useState(invitation ?? '');
-  const [name, setName] = useState(app.settings.phoneName || usualName());
+  const [name, setName] = useState(app.settings.phoneName || usualName(t));
   const [busy, setBusy] = useState(false);
   const [trouble, setTrouble] = useState<Trouble | null>(null);
   const [scans, setScans] = useState(false);

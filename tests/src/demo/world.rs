@@ -1,6 +1,6 @@
 //! The farm of the demo and what can be done to it, each step measured.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use super::probe::{self, MEGABYTES};
 use super::step::Step;
 use super::tunnel::Tunnel;
 use super::units::time;
-use crate::harness::farm::{FARM, Farm, Forward, Layout, Watch};
+use crate::harness::farm::{FARM, Farm, Forward, Layout, Watch, app_files};
 use crate::harness::{HarnessError, free_port};
 
 /// Everything that runs. Fields are dropped in this order: the phone's side,
@@ -52,7 +52,10 @@ impl World {
         match &network {
             Ok(network) => {
                 layout.farm = network.place();
-                layout.broker_listen = SocketAddr::new(network.ours().into(), free_port()?.port());
+                // Browsers keep keys on `localhost` only, the farm comes over its cable: on all addresses.
+                let port = free_port()?.port();
+                layout.broker_listen = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
+                layout.broker_name = Some(network.ours().to_string());
             }
             Err(reason) => board.say(Tone::Plain, format!("all on loopback; {reason}")),
         }
@@ -73,6 +76,12 @@ impl World {
         let start = Instant::now();
         farm.phone.pair(&link)?;
         board.say(Tone::Good, format!("phone paired in {}", time(start.elapsed())));
+        if app_files().join("index.html").is_file() {
+            let link = in_browser(&farm.agent.control.invite()?, layout.broker_listen.port());
+            board.say(Tone::Good, format!("the phone app, in a browser on this machine: {link}"));
+        } else {
+            board.say(Tone::Plain, "the phone app is not built: make app".to_owned());
+        }
         let forward = farm.forward()?;
         board.facts().forward = Some(forward.address);
         let tunnel = Arc::new(farm.phone.watch(FARM)?);
@@ -258,6 +267,12 @@ impl World {
 /// Whether an agent's status says that it has the broker.
 pub(super) fn broker_linked(status: &Value) -> bool {
     status["broker"]["state"] == "online"
+}
+
+/// The invitation, opened under a name by which browsers keep keys.
+fn in_browser(link: &str, port: u16) -> String {
+    let fragment = link.split_once('#').map_or("", |(_, fragment)| fragment);
+    format!("http://localhost:{port}/#{fragment}")
 }
 
 fn address(network: &Result<Network, String>) -> String {

@@ -16,7 +16,7 @@ mod place;
 mod watch;
 
 pub use agent::{Agent, AgentConfig, AgentControl, Service};
-pub use broker::Broker;
+pub use broker::{Broker, app_files};
 pub use daemon::Daemon;
 pub use phone::{Forward, Phone};
 pub use place::Place;

@@ -7,6 +7,12 @@ use std::path::{Path, PathBuf};
 use super::{Daemon, PATIENCE, Place, make_dir};
 use crate::harness::{HarnessError, run};
 
+/// Where `make app` puts the phone app in this source tree.
+#[must_use]
+pub fn app_files() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../app/dist")
+}
+
 /// A broker with its state directory.
 pub struct Broker {
     /// The program.
@@ -40,6 +46,10 @@ impl Broker {
             "--state".into(),
             state.into(),
         ];
+        let app = app_files();
+        if app.join("index.html").is_file() {
+            arguments.extend(["--app".into(), app.into()]);
+        }
         if name.is_some() {
             arguments.extend(["--public-url".into(), url.clone().into()]);
         }
