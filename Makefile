@@ -81,21 +81,31 @@ lint: need-rust need-cc app/node_modules/.package-lock.json ## Formatting and li
 	cd app && npm run --silent lint
 
 deny: tools ## Licences, banned crates and sources
+	$(CARGO) fetch --locked # those of other systems too
 	$(CARGO) deny --offline check licenses bans sources
 
 audit: tools ## Known vulnerabilities (needs the internet)
 	$(CARGO) deny check advisories
 
-# The property tests and simulations are many times faster optimised.
+# Always the whole workspace, and tests chosen by name: chosen by package, each
+# choice would build the dependencies again, with other features. The property
+# tests and simulations are many times faster optimised.
+END_TO_END := $(patsubst tests/tests/%.rs,--test %,$(wildcard tests/tests/*.rs))
+# A crate's tests lie in tests/NAME.rs, or in tests/NAME/main.rs.
+CRATES := protocol tunnel agent agent/store broker connect
+UNIT := --lib --bins \
+	$(foreach crate,$(CRATES),$(patsubst $(crate)/tests/%.rs,--test %,$(wildcard $(crate)/tests/*.rs))) \
+	$(foreach crate,$(CRATES),$(patsubst $(crate)/tests/%/main.rs,--test %,$(wildcard $(crate)/tests/*/main.rs)))
+
 unit: need-rust need-cc ## Unit and property tests
-	$(CARGO) test --release --locked --workspace --exclude farm-tests
+	$(CARGO) test --release --locked --workspace $(UNIT)
 	@$(MAKE) -s unit-app
 
 unit-app: app/node_modules/.package-lock.json ## The app's unit tests
 	cd app && npm run --silent unit
 
 e2e: build ## The real programs against each other
-	$(CARGO) test --release --locked -p farm-tests
+	$(CARGO) test --release --locked --workspace $(END_TO_END)
 
 browser: build app ## The app in a real browser, against the real broker and agent (needs chromium)
 	cd app && npm run --silent browser
