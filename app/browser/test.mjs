@@ -3,6 +3,7 @@
 
 import { existsSync } from 'node:fs';
 import AxeBuilderSource from 'axe-core';
+import { film, modules } from './camera.mjs';
 import { check, conclude, must, same } from './checks.mjs';
 import { app, browserPath, phone, run, until, World } from './world.mjs';
 
@@ -372,6 +373,20 @@ try {
     must((await other.locator('.chip[role=status]').textContent()).includes('На связи'), 'not in Russian');
     await mood('fine', 1000);
     await other.close();
+  });
+
+  await check('the camera reads the QR code from the farm’s terminal', async () => {
+    const video = `${world.dir}/camera.y4m`;
+    film(video, modules(await world.terminal()));
+    const { context: third, stop } = await world.browser([
+      '--use-fake-ui-for-media-stream',
+      '--use-fake-device-for-media-stream',
+      `--use-file-for-fake-video-capture=${video}`,
+    ]);
+    const other = await phone(third, `${world.url}#/pair`);
+    await other.getByRole('button', { name: 'Scan the QR code' }).click();
+    await mood('fine', 30_000, other);
+    await stop();
   });
 
   await check('two tabs of one phone both work', async () => {

@@ -148,12 +148,17 @@ address = "127.0.0.1:22"
     });
   }
 
+  /** What a person sees on the farm's terminal: link, QR code, code. */
+  async terminal() {
+    return run('farm-agent', ['invite', '--state', this.agentState]);
+  }
+
   /** A browser with a profile of its own, as a person's: nothing of it is turned off. */
-  async browser() {
+  async browser(extra = []) {
     const profile = mkdtempSync(`${this.dir}/profile-`);
     const args = ['--headless=new', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run'];
     args.push('--disable-background-networking', '--disable-component-update', '--disable-sync');
-    args.push('--remote-debugging-port=0', `--user-data-dir=${profile}`, 'about:blank');
+    args.push(...extra, '--remote-debugging-port=0', `--user-data-dir=${profile}`, 'about:blank');
     const child = spawn(browserPath, args, { stdio: 'ignore' });
     const file = `${profile}/DevToolsActivePort`;
     const port = await until(

@@ -17,6 +17,9 @@ const WITHIN_MS = 30_000;
 /** Before a request without an answer is repeated; the broker counts these. */
 const REPEAT_MS = 5_000;
 
+/** Told so often that no farm has the invitation, it is believed: a farm that reconnects is back before that. */
+const ABSENT = 3;
+
 /** Where pairing stands, for the screen. */
 export type Trouble = 'broker' | 'no_farm' | 'limit' | 'no_answer';
 
@@ -40,6 +43,7 @@ export async function pair(
   const ask = await request(secret, key.public, slot, random(NONCE_LEN), fitting(phoneName));
   const body = encode({ pair_request: ask });
   let trouble: Trouble = 'broker';
+  let absent = 0;
   return new Promise((resolve, reject) => {
     const send = () => hub.socket.send({ signal: { peer: { invitation: ask.invitation }, payload: body } });
     const leave = hub.visit({
@@ -60,8 +64,11 @@ export async function pair(
     const take = async (message: FromBroker) => {
       if (message.undelivered?.peer.invitation) {
         // Repeating meets the broker's limit sooner or later: what was wrong stays what it was.
-        if (message.undelivered.reason === 'offline') trouble = 'no_farm';
-        else if (trouble !== 'no_farm') trouble = 'limit';
+        if (message.undelivered.reason === 'offline') {
+          trouble = 'no_farm';
+          absent += 1;
+          if (absent >= ABSENT) end(() => reject(new NoAnswer(trouble)));
+        } else if (trouble !== 'no_farm') trouble = 'limit';
         return;
       }
       if (!message.signal) return;

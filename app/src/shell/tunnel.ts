@@ -207,6 +207,8 @@ export class Tunnel {
       const nonce = random(NONCE_LEN);
       this.carriers.set(epoch, { carrier, nonce });
       const sdp = await carrier.peer.offer();
+      // Given up meanwhile: an offer now would only confuse the farm.
+      if (this.carriers.get(epoch)?.carrier !== carrier) return;
       await this.say(epoch, { offer: { nonce, phone_boot: boot, farm_boot: farmBoot, sdp } });
     } catch (error) {
       this.lost(epoch, `no offer could be made: ${error}`);
@@ -238,9 +240,10 @@ export class Tunnel {
   private say(epoch: Epoch, content: Content): Promise<void> {
     const { key, session } = this.around;
     const signed = sign({ from: 'phone', farm: this.farm.id, session, epoch, content }, key);
-    this.said = this.said.then(async () =>
-      this.around.send({ farm: this.farm.id }, encode({ signed: await signed })),
-    );
+    this.said = this.said
+      .then(async () => this.around.send({ farm: this.farm.id }, encode({ signed: await signed })))
+      // One that can't be said must not silence the next; its carrier's deadline sees to it.
+      .catch(error => report('signal', `not sent: ${error}`));
     return this.said;
   }
 }
