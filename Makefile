@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 CARGO ?= cargo
 CARGO_DENY_VERSION := 0.20.2
-PROGRAMS := -p farm-agent -p farm-broker -p farm-connect -p farm-tests
+PROGRAMS := -p farm-agent -p farm-broker -p farm-connect -p farm-tests -p farm-powercut
 
 .PHONY: help
 help: ## Show this list
@@ -69,6 +69,9 @@ card: build
 	mkdir -p target/card
 	ln -sf ../device/farm-agent $(foreach p,farm-broker farm-connect greenhouse,../release/$(p)) target/card/
 
+powercut: build ## Power cuts, kills and failing disks against the store (POWERCUT='--cuts N …')
+	target/release/powercut $(POWERCUT)
+
 # --- check it --------------------------------------------------------------
 
 .PHONY: test check unit unit-app e2e browser lint deny audit
@@ -90,7 +93,8 @@ audit: tools ## Known vulnerabilities (needs the internet)
 # Always the whole workspace, and tests chosen by name: chosen by package, each
 # choice would build the dependencies again, with other features. The property
 # tests and simulations are many times faster optimised.
-END_TO_END := $(patsubst tests/tests/%.rs,--test %,$(wildcard tests/tests/*.rs))
+END_TO_END := $(patsubst tests/tests/%.rs,--test %,$(wildcard tests/tests/*.rs)) \
+	$(patsubst tests/powercut/tests/%.rs,--test %,$(wildcard tests/powercut/tests/*.rs))
 # A crate's tests lie in tests/NAME.rs, or in tests/NAME/main.rs.
 CRATES := protocol tunnel agent agent/store broker connect
 UNIT := --lib --bins \

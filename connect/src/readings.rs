@@ -135,6 +135,9 @@ impl Follower {
                 return Ok(Some(event));
             }
             if self.caught_up && !self.live {
+                if let Some((stream, _)) = self.stream.take() {
+                    stream.finish();
+                }
                 return Ok(None);
             }
             let Some((stream, _)) = &self.stream else {

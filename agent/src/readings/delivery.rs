@@ -1,6 +1,8 @@
 //! Hands readings to a phone, over a stream that it opened to
 //! [`TARGET`](farm_protocol::readings::TARGET).
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use farm_protocol::frame::ResetReason;
 use farm_protocol::readings::{Answer, Follow, Newest, Request, Unframer, frame};
@@ -8,6 +10,10 @@ use farm_tunnel::stream::{Stream, StreamError};
 
 use super::query::Item;
 use super::writer::Readings;
+
+/// How long the phone may take to read the end: as long as a farm keeps the
+/// streams of one that is away.
+const PARTING: Duration = Duration::from_secs(300);
 
 /// Why a delivery ended before the phone wanted.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +50,15 @@ impl DeliveryError {
 pub async fn serve(stream: &Stream, readings: &Readings) -> Result<(), DeliveryError> {
     let done = deliver(stream, readings).await;
     match &done {
-        Ok(()) => stream.finish(),
+        Ok(()) => {
+            stream.finish();
+            // Dropped now the stream would be reset, with what is on its way.
+            let parted = async { while let Ok(Some(_)) = stream.read().await {} };
+            let late = async {
+                smol::Timer::after(PARTING).await;
+            };
+            smol::future::or(parted, late).await;
+        }
         Err(error) => stream.reset(error.reset()),
     }
     done
@@ -54,9 +68,8 @@ async fn deliver(stream: &Stream, readings: &Readings) -> Result<(), DeliveryErr
     let Follow { mut after, live } = asked(stream).await?;
     // Before the first look, so that nothing falls between.
     let news = readings.follow().ok_or(DeliveryError::Limit)?;
-    let newest = readings.newest();
-    if after > newest {
-        return say(stream, &Answer::Behind(Newest { newest })).await;
+    if after > readings.given() {
+        return say(stream, &Answer::Behind(Newest { newest: readings.newest() })).await;
     }
     let mut told = false;
     loop {

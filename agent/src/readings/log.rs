@@ -45,6 +45,8 @@ pub struct Found {
 /// The log's state between two commits.
 #[derive(Debug)]
 pub struct Log {
+    /// The number after the newest durable reading.
+    durable: u64,
     next: u64,
     reserved: u64,
     holes: Vec<(u64, Hole)>,
@@ -103,6 +105,7 @@ impl Log {
         let next = found.reserved.max(end);
         let hole = (next > end).then_some((end, Hole { last: next - 1, lost: found.lost }));
         Self {
+            durable: end,
             next,
             reserved: found.reserved,
             holes: hole.into_iter().collect(),
@@ -112,9 +115,20 @@ impl Log {
         }
     }
 
-    /// The newest number that was given; 0 for none.
+    /// The number of the newest durable reading, or of what is written down as
+    /// left out behind it; 0 for none.
     pub fn newest(&self) -> u64 {
+        self.durable - 1
+    }
+
+    /// The newest number that may have been given; 0 for none.
+    pub fn given(&self) -> u64 {
         self.next - 1
+    }
+
+    /// Whether numbers were left out that are not written down yet.
+    pub fn has_holes(&self) -> bool {
+        !self.holes.is_empty()
     }
 
     /// Other limits, from a new config.
@@ -138,6 +152,7 @@ impl Log {
     /// The group is durable.
     pub fn committed(&mut self, group: &Group) {
         self.next = group.end;
+        self.durable = group.end;
         self.reserved = group.reserve.unwrap_or(self.reserved);
         self.holes.clear();
         let bytes: u64 = group.blocks.iter().map(|(_, block)| block.bytes()).sum();
@@ -286,7 +301,8 @@ mod tests {
             let end = disk.end;
             log = disk.start(true);
             let hole = log.plan(some(1)).holes[0];
-            assert_eq!(hole, (end, Hole { last: log.newest(), lost: true }));
+            assert_eq!(hole, (end, Hole { last: log.given(), lost: true }));
+            assert_eq!(log.newest(), end - 1, "nobody is shown the hole before it is written down");
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 /// Commits that may follow each other without a pause after some quiet: a
 /// program that records the sensors of a greenhouse one by one does not wait.
-const BURST: u32 = 20;
+const BURST: u32 = 200;
 
 /// This many waiting readings are worth a commit at once.
 pub const ENOUGH: usize = 64;

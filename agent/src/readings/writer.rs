@@ -86,6 +86,7 @@ enum Request {
 #[derive(Debug, Default)]
 struct Shown {
     newest: AtomicU64,
+    given: AtomicU64,
     bytes: AtomicU64,
     pruned: AtomicU64,
     failed: AtomicU64,
@@ -129,7 +130,9 @@ pub fn open(
         )
     });
     let last = store.last(&BLOCKS)?.map_or(1, |(first, block)| first + block.entries.len() as u64);
-    let end = store.get(&FIRST, &())?.unwrap_or(1).max(last);
+    // A hole that was written down is not to be taken for another one.
+    let left_out = store.last(&HOLES)?.map_or(1, |(_, hole)| hole.last + 1);
+    let end = store.get(&FIRST, &())?.unwrap_or(1).max(last).max(left_out);
     let reserved = store.get(&RESERVED, &())?.unwrap_or(0);
     let log = Log::start(Found { end, reserved, lost }, settings.limits);
     if let Some(time) = store.get(&TIME, &())? {
@@ -145,6 +148,7 @@ pub fn open(
     };
     let shown = Arc::new(Shown::default());
     shown.newest.store(log.newest(), Ordering::Release);
+    shown.given.store(log.given(), Ordering::Release);
     let (requests, requested) = async_channel::bounded(REQUESTS);
     let stamper = Stamper { clock, boot };
     let readings =
@@ -217,6 +221,12 @@ impl Readings {
     /// The newest durable number; 0 for none.
     pub fn newest(&self) -> u64 {
         self.shown.newest.load(Ordering::Acquire)
+    }
+
+    /// The newest number that a phone may have: more than [`Self::newest`]
+    /// where the card lost some.
+    pub fn given(&self) -> u64 {
+        self.shown.given.load(Ordering::Acquire)
     }
 
     /// Gets a token whenever there may be something new; `None` where there
@@ -315,6 +325,10 @@ struct Gathered {
 impl Writer {
     async fn run(mut self, beat: &Beat) {
         self.count();
+        if self.log.has_holes() {
+            // So that phones are told of what was lost before more is recorded.
+            self.commit(Gathered::default()).await;
+        }
         loop {
             let ready = (self.has_records()).then(|| self.pace.ready_at(Instant::now()));
             match self.wake(ready, beat).await {
@@ -478,6 +492,7 @@ impl Writer {
     /// Durable from here on: followers may see it.
     fn show(&self) {
         self.shown.bytes.store(self.log.bytes().unwrap_or(0), Ordering::Relaxed);
+        self.shown.given.store(self.log.given(), Ordering::Release);
         self.shown.newest.store(self.log.newest(), Ordering::Release);
         let followers = self.shown.followers.lock().unwrap_or_else(PoisonError::into_inner);
         for follower in followers.iter() {
@@ -547,7 +562,7 @@ impl Writer {
 
     /// Counts in the background what was there at the start.
     fn count(&self) {
-        let (store, end, count) = (self.store.clone(), self.log.newest() + 1, self.count.clone());
+        let (store, end, count) = (self.store.clone(), self.log.given() + 1, self.count.clone());
         farm_tunnel::executor::spawn(async move {
             match smol::unblock(move || query::measure(&store, end)).await {
                 // The writer has ended.
