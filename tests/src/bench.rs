@@ -18,6 +18,7 @@ mod idle;
 mod machine;
 mod part;
 mod peers;
+mod readings;
 mod sample;
 mod scale;
 mod service;
@@ -118,6 +119,7 @@ fn measure(mut world: World, scale: &Scale, only: Option<&str>, table: &mut Tabl
     parts.run("large download", |rows| download::measure(&world, scale, rows));
     parts.run("connect and disconnect", |rows| cycles::measure(&world, scale, rows));
     parts.run("idle, one session", |rows| idle::with_session(&mut world, scale, rows));
+    parts.run("readings", |rows| readings::measure(world.dir(), scale, rows));
     parts.run("program size, stripped", size::measure);
     world.end()
 }

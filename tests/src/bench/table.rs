@@ -22,6 +22,8 @@ pub(super) enum Unit {
     /// 1,000,000 bytes.
     #[serde(rename = "MB")]
     Megabytes,
+    #[serde(rename = "MB/day")]
+    DailyMegabytes,
     #[serde(rename = "KB/cycle")]
     Slope,
     #[serde(rename = "threads")]
@@ -48,6 +50,7 @@ impl Unit {
             Self::Milliseconds => "ms",
             Self::Rate => "MB/s",
             Self::Megabytes => "MB",
+            Self::DailyMegabytes => "MB/day",
             Self::Slope => "KB/cycle",
             Self::Threads => "threads",
             Self::Files => "files",
