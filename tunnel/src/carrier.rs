@@ -3,7 +3,9 @@
 //!
 //! It greets when its channels are open, moves frames once its owner says
 //! [`Carrier::attach`], pings all the time, and reports; the lifecycle decides.
+//! How it behaves is in [`conduct`].
 
+pub mod conduct;
 mod worker;
 
 use std::sync::{Arc, Mutex, PoisonError};

@@ -5,12 +5,13 @@
 //! [`farm`] is the farm's side: it judges offers, attaches carriers to
 //! sessions, parks sessions that lost theirs, and cleans up. [`phone`] is the
 //! phone's side: it decides when to try, gives every step a deadline and
-//! never gives up.
+//! never gives up. [`streams`] moves a session's streams from carrier to carrier.
 
 use std::time::Duration;
 
 pub mod farm;
 pub mod phone;
+pub mod streams;
 
 /// How long a session without a carrier keeps its streams: the user's bound
 /// for stale connections. A phone that drives through a valley is back by then.

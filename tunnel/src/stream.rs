@@ -13,17 +13,12 @@ use bytes::Bytes;
 use farm_protocol::epoch::Epoch;
 use farm_protocol::frame::{Frame, ResetReason, StreamId, StreamState};
 
-use crate::mux::{self, Mux, OpenError, Role, Violation};
+use crate::mux::{self, OpenError, Role, Violation};
+use crate::session::streams::{Outgoing, SessionStreams};
 
 /// Most bytes handed to a reader at once: a few frames in one write of the
 /// local socket, little enough that others get their turn.
 const READ_AT_ONCE: usize = 256 * 1024;
-
-/// Payload of a full frame, in bytes. The engine hands the packets of a message
-/// to the kernel in one call (UDP GSO) from 16 packets on, about 19 KiB; one
-/// call for 50 packets halves the cost of a byte. Larger frames hold up pings
-/// and keystrokes for longer: at 20 Mbit/s this one takes 25 ms.
-const FRAME_PAYLOAD: usize = farm_protocol::frame::MAX_PAYLOAD;
 
 /// Why a stream gives no more bytes, or takes none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -51,11 +46,8 @@ struct Shared {
 }
 
 struct State {
-    mux: Mux,
+    streams: SessionStreams,
     ends: HashMap<StreamId, End>,
-    /// The carrier whose frames count.
-    current: Option<Epoch>,
-    ended: Option<ResetReason>,
     /// Streams that the other end opened, not handed out yet.
     opened: Vec<(StreamId, String)>,
 }
@@ -87,28 +79,11 @@ pub struct Incoming {
     pub target: String,
 }
 
-/// What a carrier is to do next.
-pub(crate) enum Outgoing {
-    /// Send this.
-    Frame(Frame),
-    /// Wait for work, at most until then.
-    Idle(Option<Instant>),
-    /// Stop: another carrier took over.
-    Superseded,
-}
-
 impl Streams {
     /// An empty session, and the streams that the other end will open.
     pub fn new(role: Role) -> (Self, async_channel::Receiver<Incoming>) {
-        let config = mux::Config { max_payload: FRAME_PAYLOAD, ..mux::Config::default() };
         let (incoming, accepted) = async_channel::bounded(mux::MAX_STREAMS);
-        let state = State {
-            mux: Mux::new(role, config),
-            ends: HashMap::new(),
-            current: None,
-            ended: None,
-            opened: Vec::new(),
-        };
+        let state = State { streams: SessionStreams::new(role), ends: HashMap::new(), opened: Vec::new() };
         let work = async_channel::bounded(1);
         let shared = Shared { state: Mutex::new(state), work, incoming };
         (Self { shared: Arc::new(shared) }, accepted)
@@ -121,10 +96,7 @@ impl Streams {
     /// [`OpenError`]; an ended session gives [`OpenError::Exhausted`].
     pub fn open(&self, target: &str) -> Result<Stream, OpenError> {
         let mut state = self.lock();
-        if state.ended.is_some() {
-            return Err(OpenError::Exhausted);
-        }
-        let id = state.mux.open(target)?;
+        let id = state.streams.open(target)?;
         state.ends.insert(id, End::default());
         self.after(state);
         Ok(Stream { id, session: self.clone() })
@@ -133,57 +105,42 @@ impl Streams {
     /// Ends the session: every stream is reset with this reason.
     pub fn end(&self, reason: ResetReason) {
         let mut state = self.lock();
-        state.ended = Some(reason);
-        state.mux.reset_all(reason);
+        state.streams.end(reason);
         self.after(state);
         self.shared.incoming.close();
     }
 
     /// Bytes held for sending, for replay and for readers.
     pub fn buffered_bytes(&self) -> usize {
-        self.lock().mux.buffered_bytes()
+        self.lock().streams.mux().buffered_bytes()
     }
 
     /// Streams that are open.
     pub fn count(&self) -> usize {
-        self.lock().mux.stream_count()
+        self.lock().streams.mux().stream_count()
     }
 
     /// A carrier greets: from now on only it counts. Gives what to say in the
     /// hello; `None` where a newer one is there.
     pub(crate) fn greet(&self, epoch: Epoch) -> Option<Vec<StreamState>> {
         let mut state = self.lock();
-        if state.current.is_some_and(|current| current >= epoch) {
-            return None;
-        }
-        state.mux.carrier_lost();
-        state.current = Some(epoch);
-        let hello = state.mux.hello();
+        let hello = state.streams.greet(epoch);
         self.after(state);
-        Some(hello)
+        hello
     }
 
     /// The other end's hello: sending begins.
     pub(crate) fn resume(&self, epoch: Epoch, peer: &[StreamState]) -> Result<(), Violation> {
-        self.on_current(epoch, |mux| mux.resume(peer, Instant::now()))
-    }
-
-    /// A frame came on a carrier. One of a superseded carrier is dropped: the
-    /// new one brings it again.
-    pub(crate) fn frame(&self, epoch: Epoch, frame: Frame) -> Result<(), Violation> {
-        self.on_current(epoch, |mux| mux.handle_frame(frame, Instant::now()))
-    }
-
-    fn on_current(
-        &self,
-        epoch: Epoch,
-        work: impl FnOnce(&mut Mux) -> Result<(), Violation>,
-    ) -> Result<(), Violation> {
         let mut state = self.lock();
-        if state.current != Some(epoch) {
-            return Ok(());
-        }
-        let result = work(&mut state.mux);
+        let result = state.streams.resume(epoch, peer, Instant::now());
+        self.after(state);
+        result
+    }
+
+    /// A frame came on a carrier.
+    pub(crate) fn frame(&self, epoch: Epoch, frame: Frame) -> Result<(), Violation> {
+        let mut state = self.lock();
+        let result = state.streams.frame(epoch, frame, Instant::now());
         self.after(state);
         result
     }
@@ -191,38 +148,25 @@ impl Streams {
     /// A carrier is gone.
     pub(crate) fn lost(&self, epoch: Epoch) {
         let mut state = self.lock();
-        if state.current == Some(epoch) {
-            // The epoch stays: an older carrier must not come back.
-            state.mux.carrier_lost();
+        if state.streams.lost(epoch) {
             self.after(state);
         }
     }
 
     /// Whether the carrier owes an acknowledgement.
     pub(crate) fn is_waiting_for_acks(&self) -> bool {
-        self.lock().mux.in_flight() > 0
+        self.lock().streams.mux().in_flight() > 0
     }
 
     pub(crate) fn set_round_trip_time(&self, round_trip: Duration) {
-        self.lock().mux.set_round_trip_time(round_trip);
+        self.lock().streams.mux_mut().set_round_trip_time(round_trip);
     }
 
     pub(crate) fn next_frame(&self, epoch: Epoch) -> Outgoing {
         let mut state = self.lock();
-        if state.current != Some(epoch) {
-            return Outgoing::Superseded;
-        }
-        let now = Instant::now();
-        if state.mux.poll_timeout().is_some_and(|(when, _)| when <= now) {
-            state.mux.handle_timeout(now);
-        }
-        let frame = state.mux.poll_transmit(now);
-        let idle = state.mux.poll_timeout().map(|(when, _)| when);
+        let next = state.streams.next_frame(epoch, Instant::now());
         self.settle(state);
-        match frame {
-            Some(frame) => Outgoing::Frame(frame),
-            None => Outgoing::Idle(idle),
-        }
+        next
     }
 
     /// Waits until there may be something to send. One carrier at a time waits.
@@ -259,7 +203,7 @@ impl Streams {
 
 impl State {
     fn take_events(&mut self) {
-        while let Some(event) = self.mux.poll_event() {
+        while let Some(event) = self.streams.mux_mut().poll_event() {
             if let mux::Event::Opened { id, target } = event {
                 self.ends.insert(id, End { established: true, ..End::default() });
                 self.opened.push((id, target));
@@ -345,7 +289,7 @@ impl Stream {
 
     fn poll_read(&self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
         let mut state = self.session.lock();
-        if let Some(bytes) = state.mux.read(self.id, READ_AT_ONCE, Instant::now()) {
+        if let Some(bytes) = state.streams.mux_mut().read(self.id, READ_AT_ONCE, Instant::now()) {
             self.session.after(state);
             return Poll::Ready(Ok(Some(bytes)));
         }
@@ -369,7 +313,7 @@ impl Stream {
     pub async fn write(&self, mut bytes: Bytes) -> Result<(), StreamError> {
         std::future::poll_fn(|cx| {
             let mut state = self.session.lock();
-            let result = match state.mux.write(self.id, &mut bytes) {
+            let result = match state.streams.mux_mut().write(self.id, &mut bytes) {
                 Ok(_) if bytes.is_empty() => Poll::Ready(Ok(())),
                 Ok(_) => {
                     // Before the events are taken: room may be among them.
@@ -394,7 +338,7 @@ impl Stream {
     pub fn finish(&self) {
         let mut state = self.session.lock();
         // A stream that is over needs no end.
-        let _ = state.mux.finish(self.id);
+        let _ = state.streams.mux_mut().finish(self.id);
         if let Some(end) = state.ends.get_mut(&self.id) {
             end.finishing = true;
         }
@@ -404,7 +348,7 @@ impl Stream {
     /// Ends the stream at once, in both directions.
     pub fn reset(&self, reason: ResetReason) {
         let mut state = self.session.lock();
-        state.mux.reset(self.id, reason);
+        state.streams.mux_mut().reset(self.id, reason);
         if let Some(end) = state.ends.get_mut(&self.id) {
             end.reset.get_or_insert(reason);
             end.wake();
@@ -420,7 +364,7 @@ impl Drop for Stream {
         // Finished in both directions: what is still unacknowledged is the
         // multiplexer's to deliver.
         if !(end.finished && end.finishing) {
-            state.mux.reset(self.id, ResetReason::Aborted);
+            state.streams.mux_mut().reset(self.id, ResetReason::Aborted);
         }
         self.session.after(state);
     }

@@ -6,16 +6,18 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use farm_protocol::codec;
-use farm_protocol::control::{Attention, Control, Goodbye, GoodbyeReason, Hello};
+use farm_protocol::control::{Control, Goodbye, GoodbyeReason, Hello};
 use farm_protocol::frame::{Frame, StreamState};
 use farm_protocol::id::BootId;
 use farm_protocol::ping::Ping;
 
+use super::conduct::{Action, Data, Greeting, Supervision};
 use super::{COMMANDS, CarrierId, Command, Condition, Note, Setup};
-use crate::health::{self, Health};
+use crate::health;
 use crate::peer::{self, Channel, LostReason, Path, PeerError, PeerEvent};
 use crate::progress::Beat;
-use crate::stream::{Outgoing, Streams};
+use crate::session::streams::Outgoing;
+use crate::stream::Streams;
 
 /// For a goodbye to leave before the carrier is closed: a round trip of a
 /// slow link. Nobody waits for it.
@@ -25,9 +27,6 @@ const GOODBYE_WITHIN: Duration = Duration::from_millis(500);
 /// better candidate.
 const PATH_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How often a carrier with unacknowledged data is looked at: silence where
-/// data is due is the first sign of a dead path.
-const BUSY_INTERVAL: Duration = Duration::from_millis(200);
 pub(super) struct Worker {
     id: CarrierId,
     boot: BootId,
@@ -50,7 +49,6 @@ enum Wake {
     Ping(Heard),
     Timeout,
     Busy,
-    Look,
     Path(Option<Path>),
     Asked,
 }
@@ -222,29 +220,19 @@ impl Worker {
     }
 
     /// Hands on what the other side says; `ours` is the hello that was sent.
-    ///
-    /// The engine drops what arrives before its own channels are open, and the
-    /// side that opens first has sent its hello by then. The other side's
-    /// hello proves that its channels are open, so ours is said again: of the
-    /// two at least the second arrives, and a repeated one changes nothing.
     async fn read_control(&self, ours: &Control) -> End {
-        let mut greeted = false;
+        let mut greeting = Greeting::default();
         while let Some(message) = self.peer.recv(Channel::Control).await {
-            let note = match codec::decode::<Control>(&message) {
-                Ok(Control::Hello(_)) if greeted => continue,
-                Ok(Control::Hello(hello)) => {
-                    greeted = true;
-                    if let Err(error) = self.say(ours).await {
-                        return End::Lost(error.to_string());
-                    }
-                    Note::Hello(hello)
-                }
-                Ok(Control::Farm(farm)) => Note::Farm(farm),
-                Ok(Control::Attention(Attention { watched })) => Note::Attention(watched),
-                Ok(Control::Goodbye(Goodbye { reason })) => Note::Goodbye(reason),
+            let (again, note) = match codec::decode::<Control>(&message) {
+                Ok(control) => greeting.take(control),
                 Err(error) => return End::Lost(format!("the other side sent nonsense: {error}")),
             };
-            self.note(note).await;
+            if again && let Err(error) = self.say(ours).await {
+                return End::Lost(error.to_string());
+            }
+            if let Some(note) = note {
+                self.note(note).await;
+            }
         }
         End::Lost(LostReason::ClosedByPeer.to_string())
     }
@@ -335,36 +323,35 @@ impl Worker {
         pings: &async_channel::Receiver<Heard>,
         beat: &Beat,
     ) -> End {
-        let mut health = Health::new(self.watched, Instant::now());
+        let mut supervision = Supervision::new(self.watched, Instant::now());
         self.peer.set_watched(self.watched);
         let mut path = self.peer.path().await;
-        let mut look: Option<Instant> = None;
-        let mut heard = 0;
         let mut path_at = Instant::now() + PATH_INTERVAL;
         loop {
             beat.pass().await;
-            if let Some(end) = self.obey(&mut health).await {
+            if let Some(end) = self.obey(&mut supervision).await {
                 return end;
             }
             let now = Instant::now();
-            self.show(health.state(now), path);
-            let due = health.poll_timeout().map_or(now + PATH_INTERVAL, |(when, _)| when);
-            let wake = self.wake(events, commands, pings, due, look, path_at, beat).await;
+            self.show(supervision.state(now), path);
+            let due = supervision.poll_timeout().unwrap_or(now + PATH_INTERVAL);
+            let wake = self.wake(events, commands, pings, due, path_at, beat).await;
             let now = Instant::now();
             match wake {
-                Wake::Timeout => health.handle_timeout(now),
-                Wake::Ping(Heard::Ping) => health.handle(health::Event::PingReceived, now),
+                Wake::Timeout => {
+                    let heard = self.heard.load(Ordering::Relaxed);
+                    let owed = supervision.is_looking() && self.streams.is_waiting_for_acks();
+                    supervision.handle_timeout(Data { heard, owed }, now);
+                    self.busy.store(supervision.is_looking(), Ordering::Relaxed);
+                }
+                Wake::Ping(Heard::Ping) => supervision.handle(health::Event::PingReceived, now),
                 Wake::Ping(Heard::Pong(number)) => {
-                    health.handle(health::Event::PingAnswered(number), now);
-                    if let Some(rtt) = health.state(now).rtt {
+                    supervision.handle(health::Event::PingAnswered(number), now);
+                    if let Some(rtt) = supervision.state(now).rtt {
                         self.streams.set_round_trip_time(rtt);
                     }
                 }
-                Wake::Busy => {
-                    heard = self.heard.load(Ordering::Relaxed);
-                    look = Some(now + BUSY_INTERVAL);
-                }
-                Wake::Look => look = self.look(&mut health, &mut heard, now),
+                Wake::Busy => supervision.sent(self.heard.load(Ordering::Relaxed), now),
                 Wake::Path(found) => {
                     path = found;
                     path_at = now + PATH_INTERVAL;
@@ -381,9 +368,11 @@ impl Worker {
                 }
                 Wake::Command(Some(Command::Watched(watched))) => {
                     self.peer.set_watched(watched);
-                    health.handle(health::Event::Attention { watched }, now);
+                    supervision.handle(health::Event::Attention { watched }, now);
                 }
-                Wake::Command(Some(Command::Suspect)) => health.handle(health::Event::NetworkChanged, now),
+                Wake::Command(Some(Command::Suspect)) => {
+                    supervision.handle(health::Event::NetworkChanged, now);
+                }
                 Wake::Command(Some(Command::Send(control))) => {
                     if let Err(error) = self.say(&control).await {
                         return End::Lost(error.to_string());
@@ -393,28 +382,12 @@ impl Worker {
         }
     }
 
-    /// Data was sent a while ago: is anything heard?
-    fn look(&self, health: &mut Health, heard: &mut u64, now: Instant) -> Option<Instant> {
-        let count = self.heard.load(Ordering::Relaxed);
-        if std::mem::replace(heard, count) != count {
-            health.handle(health::Event::DataReceived, now);
-        } else if self.streams.is_waiting_for_acks() {
-            health.handle(health::Event::DataDue, now);
-        } else {
-            self.busy.store(false, Ordering::Relaxed);
-            return None;
-        }
-        Some(now + BUSY_INTERVAL)
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "each is one thing to wait for")]
     async fn wake(
         &self,
         events: &async_channel::Receiver<PeerEvent>,
         commands: &async_channel::Receiver<Command>,
         pings: &async_channel::Receiver<Heard>,
         due: Instant,
-        look: Option<Instant>,
         path_at: Instant,
         beat: &Beat,
     ) -> Wake {
@@ -428,17 +401,9 @@ impl Worker {
             }
         };
         let busy = async {
-            match look {
-                Some(at) => {
-                    smol::Timer::at(at).await;
-                    Wake::Look
-                }
-                None => {
-                    // We hold the sender ourselves.
-                    let _ = self.became_busy.1.recv().await;
-                    Wake::Busy
-                }
-            }
+            // We hold the sender ourselves.
+            let _ = self.became_busy.1.recv().await;
+            Wake::Busy
         };
         let timer = async {
             smol::Timer::at(due).await;
@@ -456,21 +421,13 @@ impl Worker {
         smol::future::or(outside, smol::future::or(smol::future::or(timer, path), asked)).await
     }
 
-    /// Does what the monitor says; an end where the carrier is dead.
-    async fn obey(&self, health: &mut Health) -> Option<End> {
-        while let Some(action) = health.poll_action() {
+    /// Does what the supervision says; an end where the carrier is dead.
+    async fn obey(&self, supervision: &mut Supervision) -> Option<End> {
+        while let Some(action) = supervision.poll_action() {
             match action {
-                health::Action::SendPing(number) => self.ping(Ping::Ping(number)).await,
-                health::Action::Verdict(health::Verdict::Alive) => {}
-                health::Action::Verdict(health::Verdict::Dead { reason, silent_for }) => {
-                    return Some(End::Lost(format!(
-                        "no answer to pings for {silent_for:.1?} ({})",
-                        reason.name()
-                    )));
-                }
-                health::Action::GradeChanged(grade) => {
-                    tracing::debug!(?grade, session = %self.id.session, "quality");
-                }
+                Action::Send(ping) => self.ping(ping).await,
+                Action::Dead(why) => return Some(End::Lost(why)),
+                Action::Grade(grade) => tracing::debug!(?grade, session = %self.id.session, "quality"),
             }
         }
         None
