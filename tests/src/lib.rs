@@ -8,3 +8,4 @@ pub mod demo;
 pub mod greenhouse;
 pub mod harness;
 pub mod lab;
+pub mod sim;
