@@ -174,7 +174,9 @@ impl Lifecycle {
             Stage::Connecting => (a.deadline, Due::Connect),
             Stage::Greeting => (a.deadline, Due::Hello),
         });
-        let expiries = self.sessions.values().filter_map(|s| Some((s.expires?, Due::Expiry)));
+        // An attempt may still save the session, and has a deadline of its own.
+        let waiting = self.sessions.values().filter(|s| s.attempt.is_none());
+        let expiries = waiting.filter_map(|s| Some((s.expires?, Due::Expiry)));
         attempts.chain(expiries).min_by_key(|(when, _)| *when)
     }
 

@@ -134,6 +134,29 @@ fn a_parked_session_is_resumed_or_expires() {
 }
 
 #[test]
+fn an_attempt_holds_back_the_expiry_and_the_clock() {
+    let now = Instant::now();
+    let (old, new) = (Epoch::of_start(1), Epoch::of_start(1).next());
+    let mut core = live(old, now);
+    core.handle(Event::Lost(session(1), old), now);
+    let just_before = now + PARKED_FOR - Duration::from_secs(1);
+    core.handle(offer(1, new), just_before);
+    drain(&mut core);
+    let deadline = just_before + CONNECT_DEADLINE;
+    assert_eq!(core.poll_timeout(), Some((deadline, Due::Connect)));
+    core.handle_timeout(now + PARKED_FOR);
+    assert_eq!(core.poll_timeout(), Some((deadline, Due::Connect)), "due again at once: a busy loop");
+    core.handle_timeout(deadline);
+    let end = Action::End(session(1), ResetReason::Expired);
+    assert_eq!(
+        drain(&mut core),
+        [Action::Close(session(1), new, GoodbyeReason::Superseded), end],
+        "the attempt failed, and the time was up"
+    );
+    assert_eq!(core.poll_timeout(), None);
+}
+
+#[test]
 fn a_carrier_that_never_opens_or_never_greets_is_closed() {
     let now = Instant::now();
     let epoch = Epoch::of_start(1);
