@@ -494,14 +494,14 @@ impl Session {
             }
             (true, Some(live)) if moved => {
                 self.actions.push_back(Action::Probe(live));
+                self.drop_unanswered_offer();
                 if self.attempt.is_none() {
                     self.attempt_at(now);
                 }
             }
             (true, None) if restarted || moved || known.is_none_or(|k| !k.online) => {
-                // An offer to the former run or address may never have arrived.
-                let stale = self.attempt.is_some_and(|a| a.stage == Stage::Offered) && (restarted || moved);
-                if self.attempt.is_none() || stale {
+                // An unanswered offer went to a connection that the farm no longer has.
+                if self.attempt.is_none_or(|a| a.stage == Stage::Offered) {
                     self.failed = 0;
                     self.start_over(now);
                 }
@@ -525,7 +525,12 @@ impl Session {
         let online = true;
         match &mut self.farm {
             Some(farm) if farm.boot == farm_boot => farm.online = online,
-            _ => self.farm = Some(FarmRun { boot: farm_boot, epoch: Epoch::default(), online }),
+            _ => {
+                self.farm = Some(FarmRun { boot: farm_boot, epoch: Epoch::default(), online });
+                // It is there, and now we know where: what failed was to
+                // reach another run.
+                self.failed = 0;
+            }
         }
         if newest > self.epoch && !newest.is_absurd_after(self.epoch) {
             self.epoch = newest;

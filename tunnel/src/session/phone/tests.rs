@@ -160,6 +160,50 @@ fn a_lying_broker_ends_nothing() {
 }
 
 #[test]
+fn an_unanswered_offer_is_made_again_when_the_farm_shows_itself_anew() {
+    let now = Instant::now();
+    let (mut session, epoch) = live(now);
+    session.handle(Event::Lost(epoch), now);
+    drain(&mut session);
+    // The offer went to a connection that the farm no longer has.
+    session.handle(present(BOOT, Epoch::of_start(5).next()), now);
+    let actions = drain(&mut session);
+    let Some(Action::Offer { epoch: again, .. }) = actions.last().copied() else { panic!("{actions:?}") };
+    assert!(matches!(actions[..], [Action::Close(..), Action::Offer { .. }]), "{actions:?}");
+    session.handle(Event::Answered(again), now);
+    session.handle(present(BOOT, Epoch::of_start(5).next().next()), now);
+    assert_eq!(drain(&mut session), [], "an answered one goes on");
+}
+
+#[test]
+fn a_farm_that_says_which_run_it_is_is_called_at_once_however_often_others_failed() {
+    let mut now = Instant::now();
+    let (mut session, epoch) = live(now);
+    session.handle(Event::Attention { watched: false }, now);
+    session.handle(Event::Lost(epoch), now);
+    let mut offered = epoch;
+    for _ in 0..30 {
+        now = session.poll_timeout().expect("attempts never end").0;
+        session.handle_timeout(now);
+        for action in drain(&mut session) {
+            if let Action::Offer { epoch, .. } = action {
+                offered = epoch;
+            }
+        }
+    }
+    while session.attempt.is_none() {
+        now = session.poll_timeout().expect("attempts never end").0;
+        session.handle_timeout(now);
+        offered = session.epoch();
+    }
+    drain(&mut session);
+    let reason = OfferRefused::OtherBoot;
+    session.handle(Event::Refused { epoch: offered, reason, farm_boot: NEXT_BOOT, newest: offered }, now);
+    let actions = drain(&mut session);
+    assert!(matches!(actions[..], [.., Action::Offer { farm_boot: NEXT_BOOT, .. }]), "{actions:?}");
+}
+
+#[test]
 fn an_offer_for_an_unknown_run_is_corrected_by_the_farm() {
     let now = Instant::now();
     let mut session = Session::new(Epoch::of_start(1), 7, now);
