@@ -1,10 +1,8 @@
 //! The cleanup manager: what is overdue is closed, what is gone is forgotten.
 
-use farm_protocol::broker::RefusedReason;
-
 use super::event::{ConnectionId, Now};
 use super::timers::Timer;
-use super::{Core, Phase, limits, refused, retry_after};
+use super::{Core, Phase, limits, retry_after};
 
 impl Core {
     /// Does everything whose time has come.
@@ -30,7 +28,9 @@ impl Core {
         match opened.phase {
             Phase::Challenged(_) => {
                 self.counters.unauthenticated += 1;
-                self.close(connection, Some(refused(RefusedReason::ProtocolError)), now);
+                // Without a word: it may be an honest device on a bad path or
+                // asleep, and a refusal would keep it away for a minute.
+                self.close(connection, None, now);
             }
             Phase::Enrolling(_) => {
                 let message = retry_after(limits::ENROLL_AGAIN_AFTER);

@@ -88,7 +88,7 @@ fn a_socket_that_says_nothing_is_closed() {
     run(async {
         let broker = Broker::start().await;
         let mut client = broker.connect().await;
-        assert_eq!(client.end().await, End::Refused(RefusedReason::ProtocolError));
+        assert_eq!(client.end().await, End::Closed);
         assert_eq!(broker.counters().await.unauthenticated, 1);
     });
 }

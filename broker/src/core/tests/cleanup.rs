@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use farm_protocol::broker::{RefusedReason, ToBroker};
+use farm_protocol::broker::{FromBroker, ToBroker};
 use farm_protocol::epoch::Epoch;
 
 use super::world::{Device, World, access, watch};
@@ -14,7 +14,8 @@ fn a_socket_that_does_not_authenticate_is_closed_after_5_s() {
     world.advance(AUTHENTICATE_WITHIN - Duration::from_millis(1));
     assert!(!world.is_closed(connection));
     world.advance(Duration::from_millis(1));
-    assert_eq!(world.refusal(connection), Some(RefusedReason::ProtocolError));
+    assert!(world.is_closed(connection));
+    assert!(matches!(world.take(connection)[..], [FromBroker::Challenge(_)]), "an honest device may be slow");
     assert_eq!(world.core.counters().unauthenticated, 1);
     assert_eq!(world.core.poll_timeout(), None);
 }
