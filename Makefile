@@ -72,6 +72,9 @@ card: build
 powercut: build ## Power cuts, kills and failing disks against the store (POWERCUT='--cuts N …')
 	target/release/powercut $(POWERCUT)
 
+sim: need-rust need-cc ## Simulate faults on a virtual network; SIM='--seeds 100000'
+	$(CARGO) run --release --locked -p farm-tests --bin sim -- $(SIM)
+
 # --- check it --------------------------------------------------------------
 
 .PHONY: test check unit unit-app e2e browser lint deny audit

@@ -16,11 +16,13 @@ mod phone;
 mod pipe;
 mod rng;
 mod scenario;
+mod single;
 mod story;
 mod traffic;
 mod trouble;
 mod world;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -55,6 +57,9 @@ pub struct Outcome {
     pub lasted: Duration,
     /// Faults in the schedule.
     pub faults: usize,
+    /// The kind of the only fault, and how long after it the last session was
+    /// live again.
+    pub single: Option<(&'static str, Duration)>,
 }
 
 /// Runs one seed.
@@ -62,6 +67,7 @@ pub fn run(seed: u64, options: Options) -> Outcome {
     let mut world = scenario::make(seed, options);
     world.run();
     let faults = world.faults.len();
+    let single = world.single.map(|single| (single.name, world.ctx.stats.slowest));
     let ctx = world.ctx;
     Outcome {
         seed,
@@ -71,6 +77,7 @@ pub fn run(seed: u64, options: Options) -> Outcome {
         stats: ctx.stats,
         violation: ctx.violation,
         faults,
+        single,
     }
 }
 
@@ -81,6 +88,7 @@ pub struct Total {
     stats: Stats,
     lasted: Duration,
     failed: u64,
+    singles: BTreeMap<&'static str, Vec<Duration>>,
 }
 
 impl Total {
@@ -98,6 +106,25 @@ impl Total {
         sum.faults += one.faults;
         sum.unbelieved += one.unbelieved;
         sum.slowest = sum.slowest.max(one.slowest);
+        if let Some((name, took)) = outcome.single {
+            self.singles.entry(name).or_default().push(took);
+        }
+    }
+
+    /// Times from the end of a fault until data flows again, by its kind.
+    pub fn table(&self) -> String {
+        let mut table =
+            format!("{:<26}{:>6}{:>9}{:>9}{:>9}\n", "one fault, watched", "runs", "p50 s", "p95 s", "max s");
+        for (name, times) in &self.singles {
+            let mut times = times.clone();
+            times.sort_unstable();
+            let at =
+                |share: usize| times.get((times.len() - 1) * share / 100).map_or(0.0, Duration::as_secs_f64);
+            let line =
+                format!("{name:<26}{:>6}{:>9.2}{:>9.2}{:>9.2}\n", times.len(), at(50), at(95), at(100));
+            table.push_str(&line);
+        }
+        table
     }
 
     /// The sums.

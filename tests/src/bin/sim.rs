@@ -18,24 +18,27 @@ usage: sim [--seed N] [--seeds M] [--story] [--mutation NAME] [--threads T]
   --story          print the timeline of every seed
   --mutation NAME  build in a defect, which must be caught
   --threads T      how many at once (one per core)
+  --all            go on after a failure; lists all of them, one line each
 ";
 
 struct Arguments {
     seed: u64,
     seeds: u64,
     threads: usize,
+    all: bool,
     options: Options,
 }
 
 fn parse() -> Result<Option<Arguments>, lexopt::Error> {
     use lexopt::prelude::*;
-    let (mut seed, mut seeds, mut options) = (None, None, Options::default());
+    let (mut seed, mut seeds, mut all, mut options) = (None, None, false, Options::default());
     let mut threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
             Long("seed") => seed = Some(parser.value()?.parse()?),
             Long("seeds") => seeds = Some(parser.value()?.parse()?),
+            Long("all") => all = true,
             Long("story") => options.story = true,
             Long("mutation") => options.mutation = Some(parser.value()?.parse::<Mutation>()?),
             Long("threads") => threads = parser.value()?.parse::<usize>()?.max(1),
@@ -44,7 +47,7 @@ fn parse() -> Result<Option<Arguments>, lexopt::Error> {
         }
     }
     let seeds = seeds.unwrap_or(if seed.is_some() { 1 } else { 1000 });
-    Ok(Some(Arguments { seed: seed.unwrap_or(0), seeds, threads, options }))
+    Ok(Some(Arguments { seed: seed.unwrap_or(0), seeds, threads, all, options }))
 }
 
 fn main() -> ExitCode {
@@ -80,8 +83,11 @@ fn run(arguments: &Arguments) -> ExitCode {
                     if arguments.options.story {
                         print_story(&outcome);
                     }
-                    if outcome.violation.is_some() {
-                        stop.store(true, Ordering::Relaxed);
+                    if let Some(violation) = &outcome.violation {
+                        stop.store(!arguments.all, Ordering::Relaxed);
+                        if arguments.all {
+                            println!("seed {seed}: {}: {}", violation.invariant, violation.what);
+                        }
                         let mut failed = failed.lock().unwrap_or_else(|e| e.into_inner());
                         *failed = Some(failed.map_or(seed, |other| other.min(seed)));
                     }
@@ -91,9 +97,11 @@ fn run(arguments: &Arguments) -> ExitCode {
         }
     });
     let total = total.into_inner().unwrap_or_else(|e| e.into_inner());
+    print!("{}", total.table());
     println!("{total}, in {:.1} s", began.elapsed().as_secs_f64());
     match failed.into_inner().unwrap_or_else(|e| e.into_inner()) {
         None => ExitCode::SUCCESS,
+        Some(_) if arguments.all => ExitCode::FAILURE,
         Some(seed) => {
             println!("{}", sim::report(seed, arguments.options));
             ExitCode::FAILURE

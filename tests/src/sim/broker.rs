@@ -40,6 +40,8 @@ pub struct Broker {
     last_input: Instant,
     /// What it does wrong on purpose.
     pub mischief: Mischief,
+    /// It told presence wrongly: what devices were told last may stay wrong.
+    pub lied: bool,
     /// Signals to replay.
     pub recorded: Vec<(ConnectionId, FromBroker)>,
 }
@@ -54,6 +56,7 @@ impl Broker {
             slow: Duration::ZERO,
             last_input: ctx.now,
             mischief: Mischief::default(),
+            lied: false,
             recorded: Vec::new(),
         };
         broker.start(ctx);
@@ -184,6 +187,7 @@ impl Broker {
                     return;
                 }
                 if ctx.rng.chance(mischief.lies) {
+                    self.lied = true;
                     match &mut presence.state {
                         Some(state) if ctx.rng.chance(0.7) => state.online = !state.online,
                         state => *state = None,

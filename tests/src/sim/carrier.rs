@@ -290,6 +290,10 @@ impl CarrierEnd {
                 Action::Send(ping) => {
                     open.pings = open.pings.wrapping_add(1);
                     ctx.peer_ping(self.peer, ping);
+                    if ctx.is_mutated(Mutation::TrustTraffic) {
+                        let last = open.pings.wrapping_sub(1);
+                        open.supervision.handle(health::Event::PingAnswered(last), ctx.now);
+                    }
                 }
                 Action::Dead(why) => return self.lost(why, end, ctx),
                 Action::Grade(_) => {}

@@ -440,6 +440,12 @@ impl Process {
         ctx.schedule(ctx.now + takes, ctx::Event::Built(node, run, id));
     }
 
+    /// Whether the engine is still at work on the answer.
+    pub fn is_building(&self, id: CarrierId) -> bool {
+        let slot = self.sessions.get(&id.session).and_then(|s| s.carriers.get(&id.epoch));
+        matches!(slot, Some(Slot::Building { .. }))
+    }
+
     /// The engine is ready to answer, or the offer was of no use.
     pub fn built(&mut self, id: CarrierId, ctx: &mut Ctx) {
         let Some(runtime) = self.sessions.get_mut(&id.session) else { return };
@@ -505,6 +511,8 @@ impl Process {
         {
             ctx.note(|| format!("farm loses carrier {} of {}: {why}", id.epoch, id.session));
             dropped(slot, Some(&mut runtime.end), ctx);
+            let told = self.watch.event(ip_change::Event::Suspect, ctx);
+            self.told(told, ctx);
         }
         self.lifecycle.handle(Event::Lost(id.session, id.epoch), ctx.now);
         self.act(None, ctx);

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use farm_tunnel::health::{UNWATCHED_INTERVAL, WATCHED_INTERVAL};
 
+use farm_tunnel::session::{CONNECT_DEADLINE, HELLO_DEADLINE, PARKED_FOR};
+
 use super::ctx::NodeId;
 use super::world::World;
 use super::{farm, phone};
 
 /// From the healing until a watched session is live again. What the longest
 /// chain of waits adds up to is derived in docs/simulation.md.
-pub const WATCHED_BOUND: Duration = Duration::from_secs(60);
+pub const WATCHED_BOUND: Duration = Duration::from_secs(90);
 
 /// The same for a session at which nobody looks.
 pub const UNWATCHED_BOUND: Duration = Duration::from_secs(400);
@@ -26,9 +28,21 @@ pub const STREAMS_BOUND: Duration = Duration::from_secs(150);
 pub const WATCHED_DEATH: Duration =
     Duration::from_millis(WATCHED_INTERVAL.as_millis() as u64 + 1_000 + 1_000 + 600 + 5_000);
 
+/// The same where the round trip is below [`SHORT_TRIP`] and next to nothing is
+/// lost: `WATCHED_LIMIT` after the last answer, which may be a round trip
+/// younger than the fault.
+pub const SHORT_DEATH: Duration = Duration::from_millis(3_000 + 300 + 300);
+
+/// See [`SHORT_DEATH`].
+pub const SHORT_TRIP: Duration = Duration::from_millis(300);
+
 /// The same while nobody looks.
 pub const UNWATCHED_DEATH: Duration =
     Duration::from_millis(UNWATCHED_INTERVAL.as_millis() as u64 + 20_000 + 1_000 + 3_750 + 5_000);
+
+/// Devices are looked at once in a few events: an idle farm's heartbeats are a
+/// minute apart.
+const STEP: Duration = Duration::from_secs(60);
 
 impl World {
     /// What must hold at every step, of one device.
@@ -40,8 +54,29 @@ impl World {
         if let Some((invariant, what)) = wrong {
             self.ctx.violate(invariant, what);
         }
-        if let NodeId::Phone(place) = node {
-            self.check_path(place);
+        match node {
+            NodeId::Phone(place) => self.check_path(place),
+            NodeId::Farm(place) => self.check_waiting(place),
+        }
+    }
+
+    /// No session waits for a carrier for longer than it may.
+    fn check_waiting(&mut self, place: usize) {
+        let node = &mut self.farms[place];
+        let Some(process) = node.process.as_ref() else { return node.waiting.clear() };
+        let sessions = process.lifecycle.snapshot();
+        node.waiting.retain(|id, _| sessions.iter().any(|s| s.session == *id && s.live.is_none()));
+        for session in sessions.iter().filter(|s| s.live.is_none()) {
+            let now = (session.connecting, self.ctx.now);
+            let known = node.waiting.entry(session.session).or_insert(now);
+            if known.0 != session.connecting {
+                // Parked again: the time since the loss of the live one counts on.
+                known.0 = session.connecting;
+            }
+            if self.ctx.now - known.1 > PARKED_FOR + CONNECT_DEADLINE + HELLO_DEADLINE + STEP {
+                let what = format!("farm {place} keeps {} without a carrier", session.session);
+                return self.ctx.violate("nothing stale", what);
+            }
         }
     }
 
@@ -63,7 +98,17 @@ impl World {
             _ => now,
         };
         node.dead_since = Some((epoch, since));
-        let bound = if watched { WATCHED_DEATH } else { UNWATCHED_DEATH };
+        let farm = &self.ctx.net.hosts[1 + node.farm.0];
+        let phone = &self.ctx.net.hosts[node.identity.host];
+        let trip = (farm.latency + farm.jitter + phone.latency + phone.jitter) * 2;
+        let good = trip < SHORT_TRIP && farm.loss.max(phone.loss) <= 0.01;
+        // What was measured on a slower path would still hold the verdict back.
+        let steady = self.single.is_some();
+        let bound = match watched {
+            true if good && steady && !node.slept => SHORT_DEATH,
+            true => WATCHED_DEATH,
+            false => UNWATCHED_DEATH,
+        };
         if now - since > bound {
             self.ctx.violate(
                 "detection",
@@ -80,7 +125,8 @@ impl World {
         for place in 0..self.phones.len() {
             let node = &self.phones[place];
             let Some(process) = node.process.as_ref() else { continue };
-            let due = process.is_watched() || elapsed >= UNWATCHED_BOUND;
+            let watched_due = self.single.is_some() || elapsed >= WATCHED_BOUND;
+            let due = (process.is_watched() && watched_due) || elapsed >= UNWATCHED_BOUND;
             match process.session.live() {
                 None if due => {
                     let shown = process.session.snapshot();
@@ -96,6 +142,13 @@ impl World {
                 Some(_) if process.since > healed => {
                     let took = process.since - healed;
                     self.ctx.stats.slowest = self.ctx.stats.slowest.max(took);
+                    if let Some(single) = &self.single
+                        && took > single.bound
+                    {
+                        let (what, bound) = (single.name, single.bound);
+                        let what = format!("{what}: live again after {took:?}, the bound is {bound:?}");
+                        self.ctx.violate("bound of a fault", what);
+                    }
                 }
                 _ => {}
             }
@@ -111,7 +164,7 @@ impl World {
         }
         for at in 0..self.ctx.plans.len() {
             let plan = &self.ctx.plans[at];
-            if plan.excused {
+            if plan.excused || self.phones[plan.phone].process.is_none() {
                 continue;
             }
             let farm_open = plan.farm_runs > 0 && plan.ended[1].is_none();
@@ -120,7 +173,15 @@ impl World {
                 self.ctx.violate("streams", what);
             }
         }
-        let devices = self.farms.len() + self.phones.len();
+        let devices = self.farms.len() + self.phones.len() - usize::from(self.retired.is_some());
+        for (place, farm) in self.farms.iter().enumerate() {
+            let sessions = farm.process.as_ref().map_or(0, |p| p.sessions.len());
+            let phones = self.phones.iter().filter(|p| p.farm.0 == place && p.process.is_some()).count();
+            if sessions != phones {
+                let what = format!("farm {place} holds {sessions} sessions of {phones} phones");
+                self.ctx.violate("nothing stale", what);
+            }
+        }
         let connections = self.broker.core.as_ref().map_or(0, |core| core.connections());
         if connections != devices {
             let what = format!("the broker holds {connections} connections of {devices} devices");
@@ -142,7 +203,7 @@ impl World {
         } else if phone.carriers.len() > 1 {
             let held: Vec<_> = phone.carriers.keys().collect();
             Some(("one carrier", format!("phone {place} holds {held:?}")))
-        } else if phone.presence != Some((farm.boot, farm.epoch, true)) {
+        } else if !self.broker.lied && phone.presence != Some((farm.boot, farm.epoch, true)) {
             let told = phone.presence;
             let truth = (farm.boot, farm.epoch);
             Some(("nothing stale", format!("phone {place} was told {told:?}, the truth is {truth:?}")))

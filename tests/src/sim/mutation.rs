@@ -21,7 +21,7 @@ pub enum Mutation {
     NoRewind,
     /// The broker does not tell that a farm went or restarted.
     StalePresence,
-    /// Whatever is heard counts as an answered ping.
+    /// Whatever is heard, or leaves without an error, counts as an answered ping.
     TrustTraffic,
     /// A superseded carrier is not closed.
     KeepOldCarrier,

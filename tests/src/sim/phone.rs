@@ -429,6 +429,11 @@ impl Process {
         }
     }
 
+    /// Whether the engine is still at work on the offer.
+    pub fn is_building(&self, id: CarrierId) -> bool {
+        matches!(self.carriers.get(&id.epoch), Some(Slot::Building(..)))
+    }
+
     /// The engine is ready to offer.
     pub fn built(&mut self, id: CarrierId, ctx: &mut Ctx) {
         let Some(Slot::Building(peer, farm_boot)) = self.carriers.get(&id.epoch) else { return };
@@ -485,6 +490,9 @@ impl Process {
                     self.close(slot, GoodbyeReason::Superseded, ctx);
                 }
                 self.session.handle(Event::Lost(epoch), ctx.now);
+                self.act(None, ctx);
+                let told = self.watch.event(ip_change::Event::Suspect, ctx);
+                self.told(told, ctx);
             }
         }
         self.act(None, ctx);

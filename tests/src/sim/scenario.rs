@@ -36,7 +36,11 @@ pub fn make(seed: u64, options: Options) -> World {
     let mut keys = || DeviceKey::from_seed(key_rng.bytes()).expect("any 32 bytes are a seed");
     let mut world = World::new(ctx, &mut keys, farms, &phones_of);
     let places = Places { farms: (1..=farms).collect(), phones: (1 + farms..=farms + phones).collect() };
-    schedule(&mut world, &places, options);
+    if world.ctx.rng.chance(0.3) {
+        super::single::schedule(&mut world, options);
+    } else {
+        schedule(&mut world, &places, options);
+    }
     world
 }
 
@@ -83,6 +87,14 @@ fn schedule(world: &mut World, places: &Places, options: Options) {
     }
     let healed = world.heal_at;
     world.judge_at = vec![healed + WATCHED_BOUND, healed + WATCHED_BOUND + STREAMS_BOUND];
+    if world.ctx.rng.chance(0.06) {
+        let host = world.ctx.rng.pick(&places.phones);
+        world.retired = Some(host);
+        let at = world.ctx.rng.between(Duration::ZERO, window);
+        let lasts = healed - at;
+        world.faults.push(Scheduled { at, lasts, fault: fault::Fault::Power { host } });
+        world.judge_at.push(healed + UNWATCHED_BOUND);
+    }
     for node in &mut world.phones {
         if world.ctx.rng.chance(0.2) {
             node.watchers = 0;

@@ -82,6 +82,7 @@ impl World {
 
     fn undo(&mut self, fault: Fault) {
         match fault {
+            Fault::Power { host } if self.retired == Some(host) => {}
             Fault::Link { host, seen } => {
                 self.ctx.net.hosts[host].link = true;
                 if seen {
@@ -125,7 +126,8 @@ impl World {
         self.ctx.net.hosts.iter_mut().for_each(super::net::Host::heal);
         self.broker.mischief = super::broker::Mischief::default();
         self.broker.slow = Duration::ZERO;
-        for host in 0..self.ctx.net.hosts.len() {
+        let retired = self.retired;
+        for host in (0..self.ctx.net.hosts.len()).filter(|host| retired != Some(*host)) {
             self.ctx.net.hosts[host].powered = true;
             self.start(host);
             if host != BROKER {
@@ -137,7 +139,7 @@ impl World {
 
     /// Starts what does not run.
     fn start(&mut self, host: HostId) {
-        if !self.ctx.net.hosts[host].powered {
+        if !self.ctx.net.hosts[host].powered || self.retired == Some(host) && self.ctx.healed.is_some() {
             return;
         }
         match self.node_of(host) {
@@ -229,6 +231,8 @@ impl World {
             self.ctx.schedule(self.ctx.now, event);
         }
         self.phones[place].wake = None;
+        self.phones[place].dead_since = None;
+        self.phones[place].slept = true;
         self.rearm(node);
     }
 

@@ -38,6 +38,8 @@ pub struct FarmNode {
     pub process: Option<farm::Process>,
     /// The phones of the world by their ids.
     pub who: BTreeMap<PhoneId, usize>,
+    /// Sessions without a carrier, and since when; whether one is on its way.
+    pub waiting: BTreeMap<farm_protocol::id::SessionId, (bool, Instant)>,
     /// When it is woken next.
     pub wake: Option<Instant>,
     wakes: (u64, u32),
@@ -55,6 +57,8 @@ pub struct PhoneNode {
     pub process: Option<phone::Process>,
     /// What waits while the phone sleeps.
     pub asleep: Option<Vec<Event>>,
+    /// It was in the background once: its monitor may have a pause to make up for.
+    pub slept: bool,
     /// How many look, when it is not looked away from.
     pub watchers: usize,
     /// Since when the path of its live carrier is gone.
@@ -78,6 +82,10 @@ pub struct World {
     pub faults: Vec<Scheduled>,
     /// What programs on phones do: who, when, how both ends behave.
     pub traffic: Vec<(usize, Duration, [Manner; 2])>,
+    /// A phone that loses its power and never comes back.
+    pub retired: Option<HostId>,
+    /// The only fault, and what it may cost, where that is what is run.
+    pub single: Option<super::single::Single>,
     /// When all faults end.
     pub heal_at: Duration,
     /// When the judge looks.
@@ -92,7 +100,8 @@ impl World {
         for place in 0..farms {
             let identity = identity(NodeId::Farm(place), 1 + place, Role::Farm, keys());
             let (card, who) = (farm::Card { starts: 0, phones: BTreeMap::new() }, BTreeMap::new());
-            nodes.push(FarmNode { identity, card, process: None, who, wake: None, wakes: (0, 0) });
+            let waiting = BTreeMap::new();
+            nodes.push(FarmNode { identity, card, process: None, who, waiting, wake: None, wakes: (0, 0) });
         }
         let mut phones = Vec::new();
         for (place, farm) in phones_of.iter().enumerate() {
@@ -107,6 +116,7 @@ impl World {
                 farm: (*farm, FarmId::of(&farm_key), farm_key),
                 process: None,
                 asleep: None,
+                slept: false,
                 watchers: 1,
                 dead_since: None,
                 wake: None,
@@ -123,6 +133,8 @@ impl World {
             phones,
             faults: Vec::new(),
             traffic: Vec::new(),
+            retired: None,
+            single: None,
             heal_at: Duration::ZERO,
             judge_at: Vec::new(),
             broker_wake: None,
@@ -325,8 +337,9 @@ impl World {
                 }
             }
             Event::Reflexive(peer) => {
-                if self.ctx.learns_reflexive(peer) {
-                    self.candidate(peer);
+                if self.ctx.learns_reflexive(peer) && !self.candidate(peer) {
+                    // Told once the description has left.
+                    self.ctx.schedule(self.ctx.now + Duration::from_millis(5), Event::Reflexive(peer));
                 }
             }
             Event::Consent(peer) => {
@@ -575,22 +588,30 @@ impl World {
         }
     }
 
-    fn candidate(&mut self, peer: u64) {
-        let Some(p) = self.ctx.peers.get(&peer) else { return };
+    /// Tells the other side of a candidate; `false` while the description has not left.
+    fn candidate(&mut self, peer: u64) -> bool {
+        let Some(p) = self.ctx.peers.get(&peer) else { return true };
         let (owner, run, id) = (p.owner, p.run, p.id);
         let note = farm_tunnel::carrier::Note::Candidate(super::peer::candidate(peer));
         match owner {
             NodeId::Farm(place) => {
                 if let Some(p) = self.farms[place].process.as_mut().filter(|p| p.run == run) {
+                    if p.is_building(id) {
+                        return false;
+                    }
                     p.note(id, note, &mut self.ctx);
                 }
             }
             NodeId::Phone(place) => {
                 if let Some(p) = self.phones[place].process.as_mut().filter(|p| p.run == run) {
+                    if p.is_building(id) {
+                        return false;
+                    }
                     p.note(id.epoch, note, &mut self.ctx);
                 }
             }
         }
+        true
     }
 
     fn open_stream(&mut self, at: usize) {
