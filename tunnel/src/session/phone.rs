@@ -521,6 +521,10 @@ impl Session {
         if self.attempt.is_none_or(|a| a.epoch != epoch || a.stage != Stage::Offered) {
             return;
         }
+        if reason == OfferRefused::StaleEpoch && newest == epoch {
+            // The offer came twice, and the first was taken: its answer comes.
+            return;
+        }
         // Signed by the farm, and for this very offer: its word on itself.
         let online = true;
         match &mut self.farm {

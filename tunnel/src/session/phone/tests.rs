@@ -176,6 +176,19 @@ fn an_unanswered_offer_is_made_again_when_the_farm_shows_itself_anew() {
 }
 
 #[test]
+fn an_offer_that_the_broker_handed_on_twice_is_not_given_up_for_its_second_copy() {
+    let now = Instant::now();
+    let (mut session, epoch) = live(now);
+    session.handle(Event::Lost(epoch), now);
+    let epoch = session.epoch();
+    drain(&mut session);
+    let reason = OfferRefused::StaleEpoch;
+    session.handle(Event::Refused { epoch, reason, farm_boot: BOOT, newest: epoch }, now);
+    assert_eq!(drain(&mut session), []);
+    complete(&mut session, epoch, now);
+}
+
+#[test]
 fn a_farm_that_says_which_run_it_is_is_called_at_once_however_often_others_failed() {
     let mut now = Instant::now();
     let (mut session, epoch) = live(now);
