@@ -107,6 +107,10 @@ impl Core {
                 FromBroker::Refused(Refused { reason: RefusedReason::StaleEpoch, newest: Some(newest) });
             return self.close(connection, Some(message), now);
         }
+        if self.states.is_older_connection(id, entrant.boot, connection) {
+            // What its device wrote before it gave the connection up: late, not new.
+            return self.close(connection, None, now);
+        }
         let Some(opened) = self.connections.get_mut(&connection) else {
             return;
         };

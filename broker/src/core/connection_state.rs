@@ -79,6 +79,18 @@ impl ConnectionStates {
         if newest { Verdict::Newest } else { Verdict::Stale(known.epoch) }
     }
 
+    /// Whether this connection was opened before the one that the same run of
+    /// the device has now. Its first message may still come last.
+    pub(super) fn is_older_connection(
+        &self,
+        device: DeviceId,
+        boot: BootId,
+        connection: ConnectionId,
+    ) -> bool {
+        let known = self.devices.get(&device).filter(|known| known.boot == boot);
+        known.and_then(|known| known.connection).is_some_and(|newer| newer > connection)
+    }
+
     /// Puts a run in the device's place and gives the connection that it had
     /// until now.
     pub(super) fn enter(

@@ -123,6 +123,19 @@ fn the_same_run_replaces_its_old_connection_at_once() {
 }
 
 #[test]
+fn a_late_word_on_an_older_connection_of_the_same_run_displaces_nothing() {
+    let mut world = World::new();
+    for device in [Device::phone(1), Device::farm(1)] {
+        let older = world.open();
+        let newer = world.enter(&device);
+        world.authenticate(older, &device);
+        assert!(world.is_closed(older) && !world.is_closed(newer));
+        assert_eq!(world.core.states.connection_of(device.id()), Some(newer));
+        world.check_invariants();
+    }
+}
+
+#[test]
 fn a_restarted_device_replaces_its_old_run_at_once() {
     let mut world = World::new();
     let mut device = Device::farm(1);
