@@ -2,25 +2,26 @@
 //! on a virtual network and a virtual clock, from one seed. Faults, then
 //! healing, then judgement; see docs/simulation.md.
 
-mod broker;
-mod carrier;
-mod ctx;
-mod device;
-mod farm;
-mod fault;
-mod judge;
+pub mod broker;
+pub mod carrier;
+pub mod ctx;
+pub mod device;
+pub mod dispatch;
+pub mod farm;
+pub mod fault;
+pub mod judge;
 pub mod mutation;
-mod net;
-mod peer;
-mod phone;
-mod pipe;
-mod rng;
-mod scenario;
-mod single;
-mod story;
-mod traffic;
-mod trouble;
-mod world;
+pub mod net;
+pub mod peer;
+pub mod phone;
+pub mod pipe;
+pub mod rng;
+pub mod scenario;
+pub mod single;
+pub mod story;
+pub mod traffic;
+pub mod trouble;
+pub mod world;
 
 use std::collections::BTreeMap;
 use std::fmt;

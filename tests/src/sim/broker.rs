@@ -12,7 +12,6 @@ use farm_protocol::keys::{Nonce, PublicKey};
 use super::ctx::{self, Ctx};
 use super::device::BROKER_NAME;
 use super::mutation::Mutation;
-use super::net::BROKER;
 use super::pipe::{Parcel, PipeId};
 
 /// What a broker that lies does with what it hands on.
@@ -207,14 +206,23 @@ impl Broker {
         })
     }
 
-    /// A recorded message is sent again, to whom it was for.
+    /// A recorded message is sent again to whom it was for, as it was or forged.
     pub fn replay(&mut self, ctx: &mut Ctx) {
         let at = ctx.rng.below(self.recorded.len() as u64) as usize;
-        let Some((connection, message)) = self.recorded.get(at).cloned() else { return };
+        let Some((connection, mut message)) = self.recorded.get(at).cloned() else { return };
+        if let FromBroker::Signal(signal) = &mut message
+            && ctx.rng.chance(0.3)
+        {
+            let byte = ctx.rng.below(signal.payload.len() as u64) as usize;
+            signal.payload[byte] ^= 1;
+        }
+        if let FromBroker::Presence(_) = message {
+            self.lied = true;
+        }
         // The device may have another connection by now.
         let node = ctx.conns.get(&connection).map(|conn| conn.node);
-        let open = self.connections.iter().rev();
-        let to = open.filter(|(id, _)| node.is_some() && ctx.conns.get(id).map(|c| c.node) == node).next();
+        let mut open = self.connections.iter().rev();
+        let to = open.find(|(id, _)| node.is_some() && ctx.conns.get(id).map(|c| c.node) == node);
         if let Some((_, down)) = to {
             ctx.push(*down, Parcel::FromBroker(Box::new(message)));
         }
@@ -267,7 +275,6 @@ impl Ctx {
         if let Some(conn) = self.conns.get_mut(&connection) {
             conn.pipes = Some((up, down));
         }
-        let _ = BROKER;
         true
     }
 }

@@ -70,11 +70,6 @@ impl CarrierEnd {
         matches!(self.stage, Stage::Open(_))
     }
 
-    /// Whether frames of streams may flow.
-    pub fn is_attached(&self) -> bool {
-        matches!(&self.stage, Stage::Open(open) if open.attached)
-    }
-
     /// When [`Self::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.stage {
@@ -264,9 +259,12 @@ impl CarrierEnd {
     }
 
     /// Its owner closes it.
-    pub fn close(&mut self, reason: GoodbyeReason, end: Option<&mut SessionEnd>, ctx: &mut Ctx) {
+    pub fn close(&mut self, reason: GoodbyeReason, mut end: Option<&mut SessionEnd>, ctx: &mut Ctx) {
         if matches!(self.stage, Stage::Over) {
             return;
+        }
+        if let Some(end) = end.as_deref_mut() {
+            self.tell_resets(reason, end, ctx);
         }
         self.say(Control::Goodbye(Goodbye { reason }), ctx);
         match end {
@@ -274,6 +272,20 @@ impl CarrierEnd {
             None => self.stage = Stage::Over,
         }
         ctx.schedule(ctx.now + GOODBYE, Event::ClosePeer(self.peer));
+    }
+
+    /// The streams of an ended session were reset, and this carrier is the
+    /// last that can say so.
+    pub fn tell_resets(&mut self, reason: GoodbyeReason, end: &mut SessionEnd, ctx: &mut Ctx) {
+        use GoodbyeReason::{Revoked, SessionEnded, Stopping, TakenOver};
+        if !matches!(reason, Revoked | SessionEnded | Stopping | TakenOver) || !self.is_open() {
+            return;
+        }
+        while let Outgoing::Frame(frame) = end.streams.next_frame(self.id.epoch, ctx.now) {
+            if let Frame::Reset { .. } = frame {
+                ctx.peer_push(self.peer, Parcel::Frame(frame));
+            }
+        }
     }
 
     fn over(&mut self, end: &mut SessionEnd, ctx: &mut Ctx) {

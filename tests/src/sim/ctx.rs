@@ -11,7 +11,6 @@ use farm_broker::core::ConnectionId;
 use farm_protocol::broker::{FromBroker, ToBroker};
 use farm_protocol::ping::Ping;
 use farm_tunnel::carrier::CarrierId;
-use farm_tunnel::link::SocketId;
 
 use super::carrier::{Peer, PeerId};
 use super::mutation::Mutation;
@@ -78,7 +77,7 @@ pub enum Event {
     /// Its answer.
     ProbeAnswer(NodeId, u64, u64, std::net::SocketAddr),
     /// Netlink tells of a local address.
-    Netlink(NodeId, u64, IpAddr, bool),
+    Netlink(NodeId, IpAddr, bool),
     /// A fault begins.
     Fault(usize),
     /// A fault ends.
@@ -123,8 +122,6 @@ pub struct Conn {
     pub node: NodeId,
     /// Which run of its process.
     pub run: u64,
-    /// As the device's link calls it.
-    pub socket: SocketId,
     /// The device's end.
     pub device: Endpoint,
     /// The broker's end.

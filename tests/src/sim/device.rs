@@ -50,6 +50,7 @@ pub struct BrokerLink {
     pub link: Link,
     epoch: Epoch,
     told_epoch: Option<Epoch>,
+    claimed_epoch: Option<Epoch>,
     current: Option<(SocketId, ConnectionId)>,
     welcomed: bool,
     /// Attempts, for the bound on their number.
@@ -59,7 +60,7 @@ pub struct BrokerLink {
 impl BrokerLink {
     /// Starts connecting.
     pub fn new(identity: Identity, boot: BootId, run: u64, epoch: Epoch, ctx: &mut Ctx) -> Self {
-        let link = Link::new(ctx.rng.next(), ctx.now);
+        let link = Link::new(ctx.rng.draw(), ctx.now);
         Self {
             identity,
             boot,
@@ -67,6 +68,7 @@ impl BrokerLink {
             link,
             epoch,
             told_epoch: None,
+            claimed_epoch: None,
             current: None,
             welcomed: false,
             connects: Vec::new(),
@@ -75,8 +77,21 @@ impl BrokerLink {
 
     /// Tells the link what happened around it.
     pub fn event(&mut self, event: link::Event, ctx: &mut Ctx) -> Vec<BrokerEvent> {
+        if matches!(event, link::Event::NetworkChanged(_)) {
+            self.drop_stranded(ctx);
+        }
         self.link.handle(event, ctx.now);
         self.act(ctx)
+    }
+
+    /// A connection whose own address is gone can carry nothing any more.
+    fn drop_stranded(&mut self, ctx: &mut Ctx) {
+        let Some((socket, connection)) = self.current.filter(|_| self.link.is_online()) else { return };
+        let stranded = ctx.conns.get(&connection).is_some_and(|conn| ctx.net.is_stranded(&conn.device));
+        if stranded {
+            let closed = SocketEvent::Closed("its local address is gone".to_owned());
+            self.link.handle(link::Event::Socket(socket, closed), ctx.now);
+        }
     }
 
     /// The device's newest epoch.
@@ -105,6 +120,12 @@ impl BrokerLink {
             ctx.violate("deadlines", format!("the link of {:?} is still due", self.identity.node));
         }
         self.act(ctx)
+    }
+
+    /// Starts anew in another slot.
+    pub fn in_slot(&self, slot: Slot, epoch: Epoch, ctx: &mut Ctx) -> Self {
+        let identity = Identity { slot, ..self.identity.clone() };
+        Self::new(identity, self.boot, self.run, epoch, ctx)
     }
 
     /// Whether the present connection is this one.
@@ -161,7 +182,7 @@ impl BrokerLink {
                     role: self.identity.role,
                     slot: self.identity.slot,
                     boot: self.boot,
-                    epoch: self.epoch,
+                    epoch: self.claimed_epoch.unwrap_or(self.epoch),
                     broker: BROKER_NAME.to_owned(),
                 };
                 let answer = Authenticate::sign(&self.identity.key, &challenge.nonce, claim);
@@ -170,7 +191,7 @@ impl BrokerLink {
             }
             FromBroker::Welcome(welcome) if !self.welcomed => {
                 self.welcomed = true;
-                self.told_epoch = Some(self.epoch);
+                self.told_epoch = self.claimed_epoch;
                 let heartbeat_interval = Duration::from_secs(u64::from(welcome.heartbeat_seconds));
                 online = Some(welcome);
                 SocketEvent::Welcomed { heartbeat_interval }
@@ -178,6 +199,9 @@ impl BrokerLink {
             FromBroker::Refused(refused) => {
                 if let (RefusedReason::StaleEpoch, Some(newest)) = (refused.reason, refused.newest) {
                     events.push(BrokerEvent::StaleEpoch(newest));
+                }
+                if refused.reason == RefusedReason::Superseded {
+                    events.push(BrokerEvent::Superseded);
                 }
                 let explanation = refused.reason.explanation().to_owned();
                 SocketEvent::Refused { permanent: !refused.reason.is_temporary(), explanation }
@@ -219,13 +243,14 @@ impl BrokerLink {
 
     fn connect(&mut self, socket: SocketId, ctx: &mut Ctx) {
         self.welcomed = false;
+        self.claimed_epoch = Some(self.epoch);
         if let Some((_, former)) = self.current.take() {
             ctx.hang_up(former);
         }
         let connection = ConnectionId(ctx.number());
         let (device, broker) = (ctx.net.endpoint(self.identity.host), ctx.net.endpoint(BROKER));
         let node = self.identity.node;
-        ctx.conns.insert(connection, Conn { node, run: self.run, socket, device, broker, pipes: None });
+        ctx.conns.insert(connection, Conn { node, run: self.run, device, broker, pipes: None });
         ctx.schedule(ctx.now, Event::Dial(connection, 0));
         self.current = Some((socket, connection));
         self.connects.push(ctx.now);

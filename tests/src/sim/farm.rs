@@ -238,6 +238,9 @@ impl Process {
             BrokerEvent::State(state) => {
                 let node = self.identity.node;
                 ctx.note(|| format!("{node:?}: link {}", state.name()));
+                let vouched = ip_change::Event::Vouched(state == link::State::Online);
+                let told = self.watch.event(vouched, ctx);
+                self.told(told, ctx);
             }
             BrokerEvent::Online(welcome) => {
                 self.tell_access(ctx);
@@ -250,7 +253,7 @@ impl Process {
             BrokerEvent::Message(FromBroker::Signal(signal)) => {
                 self.signal(signal.peer, &signal.payload, ctx)
             }
-            BrokerEvent::Message(_) => {}
+            BrokerEvent::Message(_) | BrokerEvent::Superseded => {}
             BrokerEvent::StaleEpoch(newest) => {
                 if std::mem::replace(&mut self.jumped, true) || newest.is_absurd_after(self.start) {
                     return;
@@ -267,7 +270,7 @@ impl Process {
     }
 
     fn tell_access(&mut self, ctx: &mut Ctx) {
-        let access = Access { phones: self.phones.keys().copied().collect(), invitations: Vec::new() };
+        let access = Access { phones: self.phones.keys().copied().collect(), ..Access::default() };
         self.link.send(ToBroker::Access(access), ctx);
     }
 
@@ -285,20 +288,36 @@ impl Process {
                     self.broker_events(events, ctx);
                     continue;
                 }
+                Told::Verdict(Verdict::PathBack) => {
+                    if self.lifecycle.snapshot().iter().any(|session| session.live.is_none()) {
+                        self.new_epoch(ctx);
+                    }
+                    let events = self.link.event(link::Event::PathBack, ctx);
+                    self.broker_events(events, ctx);
+                    continue;
+                }
                 Told::Verdict(Verdict::Changed(_)) => link::NetworkChange::AddressChanged,
                 Told::Verdict(Verdict::Online) => link::NetworkChange::Up,
                 Told::Verdict(Verdict::Offline) => link::NetworkChange::Down,
             };
             let node = self.identity.node;
             ctx.note(|| format!("{node:?}: network {change:?}"));
-            let mut events = self.link.event(link::Event::NetworkChanged(change), ctx);
             if change != link::NetworkChange::Down {
-                self.epoch = self.epoch.next();
-                events.extend(self.link.set_epoch(self.epoch, ctx));
+                self.new_epoch(ctx);
             }
+            let events = self.link.event(link::Event::NetworkChanged(change), ctx);
             self.broker_events(events, ctx);
-            self.suspect_carriers(ctx);
+            if change == link::NetworkChange::Down {
+                self.suspect_carriers(ctx);
+            }
         }
+    }
+
+    fn new_epoch(&mut self, ctx: &mut Ctx) {
+        self.epoch = self.epoch.next();
+        let events = self.link.set_epoch(self.epoch, ctx);
+        self.broker_events(events, ctx);
+        self.suspect_carriers(ctx);
     }
 
     fn suspect_carriers(&mut self, ctx: &mut Ctx) {
@@ -420,8 +439,7 @@ impl Process {
         for (epoch, slot) in runtime.carriers {
             let slot = match slot {
                 Slot::Running(mut carrier) => {
-                    // Resets may still travel.
-                    carrier.pump(&mut runtime.end, ctx);
+                    carrier.tell_resets(GoodbyeReason::SessionEnded, &mut runtime.end, ctx);
                     Slot::Running(carrier)
                 }
                 building => building,

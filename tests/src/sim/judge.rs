@@ -85,7 +85,7 @@ impl World {
         let node = &mut self.phones[place];
         let live = node.process.as_ref().filter(|_| node.asleep.is_none()).and_then(|p| {
             let slot = p.carriers.get(&p.session.live()?)?;
-            let phone::Slot::Running(carrier, _) = slot else { return None };
+            let phone::Held::Running(carrier, _) = slot else { return None };
             (!self.ctx.peer_path_works(carrier.peer)).then_some((carrier.id.epoch, p.is_watched()))
         });
         let now = self.ctx.now;
@@ -217,7 +217,7 @@ impl World {
 }
 
 fn check_phone(p: &phone::Process, place: usize) -> Option<(&'static str, String)> {
-    let open = |slot: &phone::Slot| matches!(slot, phone::Slot::Running(c, _) if c.is_open());
+    let open = |slot: &phone::Held| matches!(slot, phone::Held::Running(c, _) if c.is_open());
     match p.session.live() {
         Some(live) if !p.carriers.get(&live).is_some_and(open) => {
             return Some((

@@ -26,8 +26,6 @@ pub enum Nat {
 /// A machine and its way to the internet.
 #[derive(Debug, Clone)]
 pub struct Host {
-    /// For the story.
-    pub name: String,
     /// It has power.
     pub powered: bool,
     /// Power cuts and broker restarts so far: a connection of a former boot is unknown.
@@ -62,9 +60,8 @@ pub struct Host {
 
 impl Host {
     /// A host on a good network.
-    pub fn new(name: String, rng: &mut Rng) -> Self {
+    pub fn new(rng: &mut Rng) -> Self {
         Self {
-            name,
             powered: true,
             boots: 0,
             link: true,
@@ -132,6 +129,12 @@ impl Net {
     pub fn is_gone(&self, end: &Endpoint) -> bool {
         let host = &self.hosts[end.host];
         !host.powered || host.boots != end.boots
+    }
+
+    /// The endpoint's local address is no longer the host's.
+    pub fn is_stranded(&self, end: &Endpoint) -> bool {
+        let host = &self.hosts[end.host];
+        host.address != end.address || !host.link
     }
 
     /// The public address of a host, as a STUN server sees it.

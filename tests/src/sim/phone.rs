@@ -8,7 +8,7 @@ use farm_protocol::codec;
 use farm_protocol::control::{Attention, Control, GoodbyeReason, Hello};
 use farm_protocol::epoch::Epoch;
 use farm_protocol::frame::ResetReason;
-use farm_protocol::id::{BootId, FarmId, PhoneId, SessionId};
+use farm_protocol::id::{BootId, FarmId, PhoneId, SessionId, Slot};
 use farm_protocol::keys::{Nonce, PublicKey};
 use farm_protocol::signal::{Content, Expected, Payload, PeerSignal};
 use farm_tunnel::address_watch::Told;
@@ -16,7 +16,7 @@ use farm_tunnel::broker_socket::BrokerEvent;
 use farm_tunnel::carrier::{CarrierId, Note};
 use farm_tunnel::ip_change::{self, Verdict};
 use farm_tunnel::link;
-use farm_tunnel::session::phone::{Action, Event, Network, Session};
+use farm_tunnel::session::phone::{Action, Event, Network, Session, State};
 
 use super::carrier::{CarrierEnd, PeerId};
 use super::ctx::{self, Ctx};
@@ -34,7 +34,7 @@ const LINGER: Duration = Duration::from_secs(30);
 const MAX_ATTEMPTS_PER_MINUTE: usize = 120;
 
 /// A carrier, from its decision on.
-pub enum Slot {
+pub enum Held {
     /// The engine is at work on the offer.
     Building(PeerId, BootId),
     /// Offered, connecting, or open.
@@ -65,7 +65,7 @@ pub struct Process {
     /// Its streams.
     pub end: SessionEnd,
     /// Its carriers.
-    pub carriers: BTreeMap<Epoch, Slot>,
+    pub carriers: BTreeMap<Epoch, Held>,
     /// Programs and people that look.
     pub watchers: usize,
     watched: bool,
@@ -107,7 +107,7 @@ impl Process {
             jumped: false,
             link,
             watch,
-            session: Session::new(start, ctx.rng.next(), ctx.now),
+            session: Session::new(start, ctx.rng.draw(), ctx.now),
             end: SessionEnd::new(Side::Phone),
             carriers: BTreeMap::new(),
             watchers,
@@ -139,8 +139,8 @@ impl Process {
         let link = link.filter(|_| !ctx.is_mutated(Mutation::LinkTimer));
         let watch = self.watch.detector.poll_timeout().map(|(at, _)| at);
         let carriers = self.carriers.values().filter_map(|slot| match slot {
-            Slot::Running(carrier, _) => carrier.poll_timeout(),
-            Slot::Building(..) => None,
+            Held::Running(carrier, _) => carrier.poll_timeout(),
+            Held::Building(..) => None,
         });
         let own = session.into_iter().chain(self.quiet_at).chain(link).chain(watch);
         own.chain(carriers).chain(self.end.poll_timeout(ctx.now)).min()
@@ -196,7 +196,7 @@ impl Process {
         ctx: &mut Ctx,
         work: impl FnOnce(&mut CarrierEnd, &mut SessionEnd, &mut Ctx),
     ) {
-        let Some(Slot::Running(carrier, _)) = self.carriers.get_mut(&epoch) else { return };
+        let Some(Held::Running(carrier, _)) = self.carriers.get_mut(&epoch) else { return };
         work(carrier, &mut self.end, ctx);
         for note in carrier.take_notes() {
             self.note(epoch, note, ctx);
@@ -227,6 +227,9 @@ impl Process {
             BrokerEvent::State(state) => {
                 let node = self.identity.node;
                 ctx.note(|| format!("{node:?}: link {}", state.name()));
+                let vouched = ip_change::Event::Vouched(state == link::State::Online);
+                let told = self.watch.event(vouched, ctx);
+                self.told(told, ctx);
                 if state != link::State::Online {
                     self.session.handle(Event::BrokerLink(false), ctx.now);
                 }
@@ -243,7 +246,7 @@ impl Process {
             }
             BrokerEvent::StaleEpoch(newest) => {
                 if std::mem::replace(&mut self.jumped, true) || newest.is_absurd_after(self.start) {
-                    return;
+                    return self.place_lost(ctx);
                 }
                 let starts = newest.starts() + 1;
                 self.count = Some(starts);
@@ -252,8 +255,34 @@ impl Process {
                 events.extend(self.link.event(link::Event::Start, ctx));
                 self.broker_events(events, ctx);
             }
+            BrokerEvent::Superseded => self.place_lost(ctx),
             BrokerEvent::Message(message) => self.broker_message(message, ctx),
         }
+    }
+
+    /// The broker gave our place to another program.
+    fn place_lost(&mut self, ctx: &mut Ctx) {
+        let node = self.identity.node;
+        ctx.note(|| format!("{node:?}: its place is lost"));
+        ctx.violate("own place", format!("{node:?}: no other program has this key, and its place is lost"));
+        let events = self.link.event(link::Event::Stop, ctx);
+        self.session.handle(Event::Superseded, ctx.now);
+        self.broker_events(events, ctx);
+    }
+
+    /// Goes on in a slot that nobody has taken yet.
+    fn take_another_slot(&mut self, ctx: &mut Ctx) {
+        let events = self.link.event(link::Event::Stop, ctx);
+        self.broker_events(events, ctx);
+        let next = Slot::new(self.session_id.slot.number() + 1);
+        let Some(slot) = next else { return self.session.handle(Event::NoSlot, ctx.now) };
+        self.start = Epoch::of_start(self.session.epoch().starts() + 1);
+        self.jumped = false;
+        self.session_id.slot = slot;
+        self.link = self.link.in_slot(slot, self.start, ctx);
+        self.session.handle(Event::NewSlot(self.start), ctx.now);
+        let events = self.link.event(link::Event::Start, ctx);
+        self.broker_events(events, ctx);
     }
 
     fn broker_message(&mut self, message: FromBroker, ctx: &mut Ctx) {
@@ -307,6 +336,13 @@ impl Process {
                     self.broker_events(events, ctx);
                     continue;
                 }
+                Told::Verdict(Verdict::PathBack) => {
+                    let events = self.link.event(link::Event::PathBack, ctx);
+                    self.session.handle(Event::PathBack, ctx.now);
+                    self.act(None, ctx);
+                    self.broker_events(events, ctx);
+                    continue;
+                }
                 Told::Verdict(Verdict::Changed(_)) => (Network::Changed, link::NetworkChange::AddressChanged),
                 Told::Verdict(Verdict::Online) => (Network::Up, link::NetworkChange::Up),
                 Told::Verdict(Verdict::Offline) => (Network::Down, link::NetworkChange::Down),
@@ -349,6 +385,7 @@ impl Process {
 
     fn act(&mut self, hello: Option<Hello>, ctx: &mut Ctx) {
         let mut hello = hello;
+        let mut suspect = false;
         while let Some(action) = self.session.poll_action() {
             match action {
                 Action::Offer { epoch, farm_boot, .. } => self.offer(epoch, farm_boot, ctx),
@@ -367,6 +404,7 @@ impl Process {
                 Action::Probe(epoch) => self.with(epoch, ctx, CarrierEnd::suspect),
                 Action::Changed => {
                     let (shown, who) = (self.session.snapshot(), self.identity.node);
+                    suspect |= shown.state != State::Live;
                     ctx.note(|| {
                         let failure = shown.failure.map_or("-", |f| f.name());
                         let strategy = shown.strategy.map_or("-", |s| s.name());
@@ -377,10 +415,15 @@ impl Process {
                         )
                     });
                 }
+                Action::TakeAnotherSlot => self.take_another_slot(ctx),
                 Action::Ended => {}
             }
         }
         self.observe(ctx);
+        if suspect {
+            let told = self.watch.event(ip_change::Event::Suspect, ctx);
+            self.told(told, ctx);
+        }
     }
 
     /// Notes when the live carrier changes.
@@ -407,10 +450,10 @@ impl Process {
         }
     }
 
-    fn close(&mut self, slot: Slot, reason: GoodbyeReason, ctx: &mut Ctx) {
+    fn close(&mut self, slot: Held, reason: GoodbyeReason, ctx: &mut Ctx) {
         match slot {
-            Slot::Running(mut carrier, _) => carrier.close(reason, Some(&mut self.end), ctx),
-            Slot::Building(peer, _) => ctx.close_peer(peer),
+            Held::Running(mut carrier, _) => carrier.close(reason, Some(&mut self.end), ctx),
+            Held::Building(peer, _) => ctx.close_peer(peer),
         }
     }
 
@@ -418,7 +461,7 @@ impl Process {
         let (node, run, host) = (self.identity.node, self.run, self.identity.host);
         let id = CarrierId { session: self.session_id, epoch };
         let peer = ctx.new_peer(node, run, host, id);
-        self.carriers.insert(epoch, Slot::Building(peer, farm_boot));
+        self.carriers.insert(epoch, Held::Building(peer, farm_boot));
         let takes = ctx.rng.ms(2, 30);
         ctx.schedule(ctx.now + takes, ctx::Event::Built(node, run, id));
         self.attempts.push(ctx.now);
@@ -431,23 +474,23 @@ impl Process {
 
     /// Whether the engine is still at work on the offer.
     pub fn is_building(&self, id: CarrierId) -> bool {
-        matches!(self.carriers.get(&id.epoch), Some(Slot::Building(..)))
+        matches!(self.carriers.get(&id.epoch), Some(Held::Building(..)))
     }
 
     /// The engine is ready to offer.
     pub fn built(&mut self, id: CarrierId, ctx: &mut Ctx) {
-        let Some(Slot::Building(peer, farm_boot)) = self.carriers.get(&id.epoch) else { return };
+        let Some(Held::Building(peer, farm_boot)) = self.carriers.get(&id.epoch) else { return };
         let (peer, farm_boot) = (*peer, *farm_boot);
         let nonce = Nonce::from_bytes(ctx.rng.bytes());
         let carrier = CarrierEnd::new(id, peer, self.boot, self.watched);
-        self.carriers.insert(id.epoch, Slot::Running(carrier, nonce));
+        self.carriers.insert(id.epoch, Held::Running(carrier, nonce));
         let content = Content::Offer { nonce, phone_boot: self.boot, farm_boot, sdp: peer::sdp(peer) };
         self.say(id.epoch, content, ctx);
     }
 
     fn peer_signal(&mut self, signal: PeerSignal, ctx: &mut Ctx) {
         let epoch = signal.epoch;
-        let Some(Slot::Running(carrier, ours)) = self.carriers.get(&epoch) else { return };
+        let Some(Held::Running(carrier, ours)) = self.carriers.get(&epoch) else { return };
         let (peer, ours) = (carrier.peer, *ours);
         match signal.content {
             Content::Answer { nonce, sdp } if nonce == ours => {
@@ -490,9 +533,6 @@ impl Process {
                     self.close(slot, GoodbyeReason::Superseded, ctx);
                 }
                 self.session.handle(Event::Lost(epoch), ctx.now);
-                self.act(None, ctx);
-                let told = self.watch.event(ip_change::Event::Suspect, ctx);
-                self.told(told, ctx);
             }
         }
         self.act(None, ctx);

@@ -15,13 +15,13 @@ impl Rng {
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0.next_u64()
     }
 
     /// Evenly from `0..bound`; 0 where `bound` is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
+        self.draw() % bound.max(1)
     }
 
     /// Evenly from an inclusive range.
@@ -32,7 +32,7 @@ impl Rng {
     /// True with probability `p`.
     pub fn chance(&mut self, p: f64) -> bool {
         // 2^53 steps: what a double holds exactly.
-        ((self.next() >> 11) as f64) < p * (1_u64 << 53) as f64
+        ((self.draw() >> 11) as f64) < p * (1_u64 << 53) as f64
     }
 
     /// Evenly between two durations.
@@ -55,7 +55,7 @@ impl Rng {
     pub fn bytes<const N: usize>(&mut self) -> [u8; N] {
         let mut bytes = [0; N];
         for chunk in bytes.chunks_mut(8) {
-            let word = self.next().to_be_bytes();
+            let word = self.draw().to_be_bytes();
             chunk.copy_from_slice(&word[..chunk.len()]);
         }
         bytes

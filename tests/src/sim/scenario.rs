@@ -6,7 +6,7 @@ use farm_protocol::keys::DeviceKey;
 
 use super::Options;
 use super::broker::Mischief;
-use super::ctx::Ctx;
+use super::ctx::{Ctx, Event};
 use super::fault::{self, Places, Scheduled};
 use super::judge::{STREAMS_BOUND, UNWATCHED_BOUND, WATCHED_BOUND};
 use super::net::{Host, Nat};
@@ -21,18 +21,18 @@ pub fn make(seed: u64, options: Options) -> World {
     let phones = ctx.rng.range(1, 4).min(ctx.rng.range(1, 4)) as usize;
     let phones_of: Vec<usize> = (0..phones).map(|_| ctx.rng.below(farms as u64) as usize).collect();
     ctx.net.hosts.push(broker_host());
-    for place in 0..farms {
-        let host = Host::new(format!("farm {place}"), &mut ctx.rng);
+    for _ in 0..farms {
+        let host = Host::new(&mut ctx.rng);
         ctx.net.hosts.push(host);
     }
-    for (place, farm) in phones_of.iter().enumerate() {
-        let mut host = Host::new(format!("phone {place}"), &mut ctx.rng);
+    for farm in &phones_of {
+        let mut host = Host::new(&mut ctx.rng);
         if fault::hopeless(host.nat, ctx.net.hosts[1 + farm].nat) {
             host.nat = Nat::Preserving;
         }
         ctx.net.hosts.push(host);
     }
-    let mut key_rng = Rng::new(ctx.rng.next());
+    let mut key_rng = Rng::new(ctx.rng.draw());
     let mut keys = || DeviceKey::from_seed(key_rng.bytes()).expect("any 32 bytes are a seed");
     let mut world = World::new(ctx, &mut keys, farms, &phones_of);
     let places = Places { farms: (1..=farms).collect(), phones: (1 + farms..=farms + phones).collect() };
@@ -46,7 +46,7 @@ pub fn make(seed: u64, options: Options) -> World {
 
 fn broker_host() -> Host {
     let mut rng = Rng::new(0);
-    let mut host = Host::new("broker".to_owned(), &mut rng);
+    let mut host = Host::new(&mut rng);
     host.nat = Nat::Open;
     host.latency = Duration::from_millis(2);
     host.jitter = Duration::ZERO;
@@ -77,7 +77,10 @@ fn schedule(world: &mut World, places: &Places, options: Options) {
         let share = |rng: &mut Rng| rng.below(40) as f64 / 100.0;
         world.broker.mischief =
             Mischief { delays: share(rng), repeats: share(rng), withholds: share(rng), lies: share(rng) };
+        let acts: Vec<Duration> = (0..rng.below(12)).map(|_| rng.between(Duration::ZERO, window)).collect();
+        acts.into_iter().for_each(|at| world.ctx.schedule(Ctx::at(at), Event::Mischief));
     }
+    let rng = &mut world.ctx.rng;
     for phone in 0..places.phones.len() {
         for _ in 0..rng.below(5) {
             let at = rng.between(Duration::ZERO, window);

@@ -21,7 +21,7 @@ const PERIOD: u64 = 65_521;
 /// What programs write: from a place that depends on the stream, in circles.
 static PATTERN: LazyLock<Bytes> = LazyLock::new(|| {
     let mut rng = super::rng::Rng::new(7);
-    let circle: Vec<u8> = (0..PERIOD).map(|_| rng.next() as u8).collect();
+    let circle: Vec<u8> = (0..PERIOD).map(|_| rng.draw() as u8).collect();
     let thrice: Vec<u8> = circle.iter().cycle().take(3 * PERIOD as usize).copied().collect();
     Bytes::from(thrice)
 });
@@ -160,11 +160,6 @@ impl SessionEnd {
     /// How many streams are open.
     pub fn count(&self) -> usize {
         self.streams.mux().stream_count()
-    }
-
-    /// The plans of all streams here.
-    pub fn plans(&self) -> impl Iterator<Item = usize> {
-        self.programs.values().map(|program| program.plan)
     }
 
     /// When a program wants to go on.

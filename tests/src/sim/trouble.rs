@@ -220,7 +220,7 @@ impl World {
         let Some(node) = self.node_of(host) else { return };
         let address = local_address(host, self.ctx.net.hosts[host].address);
         let soon = self.ctx.now + self.ctx.rng.ms(0, 20);
-        self.ctx.schedule(soon, Event::Netlink(node, 0, address, up));
+        self.ctx.schedule(soon, Event::Netlink(node, address, up));
     }
 
     fn wake_up(&mut self, host: HostId) {
