@@ -43,7 +43,7 @@ tools: need-rust need-cc ## Install what the checks need (cargo-deny; as root al
 
 # --- run it ----------------------------------------------------------------
 
-.PHONY: build app demo lab bench card
+.PHONY: build app demo lab bench card sim powercut
 build: need-rust need-cc ## Build every program, optimised, and the phone app where Node.js is
 	$(CARGO) build --release --locked $(PROGRAMS)
 	@if command -v npm >/dev/null; then $(MAKE) -s app; else \

@@ -468,11 +468,11 @@ export class Session {
       this.startOver(now);
     } else if (live !== null && moved) {
       this.actions.push({ kind: 'probe', epoch: live });
+      this.dropUnansweredOffer();
       if (!this.attempt) this.attemptAt(now);
     } else if (live === null && (restarted || moved || !known?.online)) {
-      // An offer to the former run or address may never have arrived.
-      const stale = this.attempt?.stage === 'offered' && (restarted || moved);
-      if (!this.attempt || stale) {
+      // An unanswered offer went to a connection that the farm no longer has.
+      if (!this.attempt || this.attempt.stage === 'offered') {
         this.failed = 0;
         this.startOver(now);
       }
@@ -482,9 +482,16 @@ export class Session {
   private refused(event: Extract<Event, { kind: 'refused' }>, now: Instant): void {
     const { epoch, reason, farmBoot, newest } = event;
     if (this.attempt?.epoch !== epoch || this.attempt.stage !== 'offered') return;
+    // The offer came twice, and the first was taken: its answer comes.
+    if (reason === 'stale_epoch' && newest === epoch) return;
     // Signed by the farm, and for this very offer: its word on itself.
-    if (this.farm && equal(this.farm.boot, farmBoot)) this.farm.online = true;
-    else this.farm = { boot: farmBoot, epoch: 0, online: true };
+    if (this.farm && equal(this.farm.boot, farmBoot)) {
+      this.farm.online = true;
+    } else {
+      this.farm = { boot: farmBoot, epoch: 0, online: true };
+      // It is there, and now we know where: what failed was to reach another run.
+      this.failed = 0;
+    }
     if (epochs.follows(newest, this.newest)) this.newest = newest;
     this.giveUp(epoch, `refused_${reason}`, now);
   }
