@@ -18,8 +18,11 @@ export const GRACE_MS = 1_000;
 /** A silence of this length is shown at once when it is noticed: pings have had their grace. */
 export const SILENCE_MS = 2_000;
 
-/** Samples of the live chart: two minutes, one a second. */
-export const SAMPLES = 120;
+/** Time between samples of the live chart: the monitor's look. */
+export const SAMPLE_SECONDS = 2;
+
+/** Samples of the live chart: two minutes. */
+export const SAMPLES = 60;
 
 /** What is shown of a farm, in milliseconds and the wall clock's time. */
 export interface Status {
@@ -42,7 +45,7 @@ export interface Status {
   doubted: boolean;
 }
 
-/** One second of the chart: round trip in milliseconds, `null` without an answer. */
+/** One bar of the chart: round trip in milliseconds, `null` without an answer. */
 export interface Sample {
   at: number;
   rtt: number | null;
@@ -113,7 +116,7 @@ export class FarmView {
       if (!this.outage && this.lostAt !== null && !this.isBrief(this.lostAt, at)) this.begin(this.lostAt);
     }
     // Before the first connection there is nothing to show.
-    if (this.everLive && at - this.sampledAt >= 900) this.sample(at);
+    if (this.everLive && at - this.sampledAt >= SAMPLE_SECONDS * 900) this.sample(at);
   }
 
   /** A loss that nobody needs to know of yet: just noticed, and the last answer not long ago. */
@@ -129,8 +132,10 @@ export class FarmView {
   }
 
   private sample(at: number): void {
-    this.sampledAt = at;
     const health = this.tunnel.condition()?.health;
+    // A carrier that has only just opened has had no time to answer.
+    if (health?.phase === 'starting') return;
+    this.sampledAt = at;
     const rtt = health?.phase === 'alive' && health.latestRtt !== null ? toMs(health.latestRtt) : null;
     this.samples.push({ at, rtt, loss: health?.loss ?? 1 });
     if (this.samples.length > SAMPLES) this.samples.shift();

@@ -15,7 +15,7 @@ export function Chart({ t, samples }: { t: Strings; samples: readonly Sample[] }
   const top = TOPS.find(one => one >= most) ?? most;
   const average =
     answered.length > 0 ? Math.round(answered.reduce((sum, rtt) => sum + rtt, 0) / answered.length) : null;
-  const lost = samples.length - answered.length;
+  const lost = (samples.length - answered.length) * SAMPLE_SECONDS;
   const step = WIDTH / SAMPLES;
   const x = (at: number) => WIDTH - (samples.length - at) * step;
   return (
