@@ -1,6 +1,6 @@
 /** Round trip and missing answers of the last two minutes. */
 
-import { SAMPLES, type Sample } from '../shell/farm';
+import { SAMPLE_SECONDS, SAMPLES, type Sample } from '../shell/farm';
 import type { Strings } from '../strings/en';
 
 const WIDTH = 320;

@@ -24,6 +24,8 @@ pub(super) struct World {
     farm: Farm,
     network: Result<Network, String>,
     board: Arc<Board>,
+    /// The port at which the broker serves the app, where it is built.
+    app: Option<u16>,
 }
 
 /// Why a step did not work.
@@ -76,16 +78,18 @@ impl World {
         let start = Instant::now();
         farm.phone.pair(&link)?;
         board.say(Tone::Good, format!("phone paired in {}", time(start.elapsed())));
-        if app_files().join("index.html").is_file() {
-            let link = in_browser(&farm.agent.control.invite()?, layout.broker_listen.port());
-            board.say(Tone::Good, format!("the phone app, in a browser on this machine: {link}"));
-        } else {
-            board.say(Tone::Plain, "the phone app is not built: make app".to_owned());
-        }
+        let app = app_files().join("index.html").is_file().then_some(layout.broker_listen.port());
+        board.say(
+            Tone::Plain,
+            match app {
+                Some(_) => "the phone app: press p, open its link in a browser on this machine".to_owned(),
+                None => "the phone app is not built: make app".to_owned(),
+            },
+        );
         let forward = farm.forward()?;
         board.facts().forward = Some(forward.address);
         let tunnel = Arc::new(farm.phone.watch(FARM)?);
-        let mut world = Self { forward, tunnel, farm, network, board };
+        let mut world = Self { forward, tunnel, farm, network, board, app };
         world.perform(Step::Fetch)?;
         Ok(world)
     }
@@ -235,6 +239,7 @@ impl World {
             return Err(StepError::NotNow("the farm has no power: press r first"));
         }
         let link = self.farm.agent.control.invite()?;
+        let link = self.app.map_or(link.clone(), |port| in_browser(&link, port));
         let said = format!("pairing link: {link}");
         self.board.facts().invitation = Some(link);
         Ok(said)
