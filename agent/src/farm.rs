@@ -34,7 +34,7 @@ use crate::config::Config;
 use crate::control_socket::Asked;
 use crate::counters::Counters;
 use crate::forward::Services;
-use crate::readings::writer::Readings;
+use crate::readings::handle::Readings;
 use crate::state::{State, StateError};
 use crate::watchdog;
 

@@ -14,7 +14,7 @@ use smol::net::TcpStream;
 use crate::config::{ServiceAddress, ServiceConfig};
 use crate::counters::{Count, Counters};
 use crate::readings::delivery;
-use crate::readings::writer::Readings;
+use crate::readings::handle::Readings;
 
 /// For a service to accept a connection: it is on this machine or in the same
 /// building. Three SYNs (at 0, 1 and 3 s) have gone out by then.

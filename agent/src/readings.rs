@@ -4,11 +4,13 @@
 //! [`log`] decides (sequence numbers, blocks, pruning; no I/O), [`writer`] is
 //! the one task that makes readings durable, [`socket`] takes them from local
 //! programs, [`builtin`] makes the agent's own, [`delivery`] hands them to
-//! phones, [`query`] reads them back.
+//! phones, [`query`] reads them back; [`handle`] is what all of these hold.
 
+mod aside;
 pub mod block;
 pub mod builtin;
 pub mod delivery;
+pub mod handle;
 pub mod log;
 pub mod pace;
 pub mod query;

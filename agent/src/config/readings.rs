@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::readings::handle::Settings;
 use crate::readings::log::Limits;
-use crate::readings::writer::Settings;
 
 /// Seconds between the agent's own readings: 288 commits a day, 2 to 3 MB.
 const INTERVAL: u64 = 300;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use farm_tunnel::progress::Beat;
 
 use super::block::Sample;
-use super::writer::Readings;
+use super::handle::Readings;
 use crate::clocks::since_boot;
 use crate::control_socket::{Asked, Reply, Request};
 use crate::status::Status;

@@ -8,8 +8,8 @@ use farm_protocol::frame::ResetReason;
 use farm_protocol::readings::{Answer, Follow, Newest, Request, Unframer, frame};
 use farm_tunnel::stream::{Stream, StreamError};
 
+use super::handle::Readings;
 use super::query::Item;
-use super::writer::Readings;
 
 /// How long the phone may take to read the end: as long as a farm keeps the
 /// streams of one that is away.

@@ -13,7 +13,7 @@ use smol::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use smol::net::unix::{UnixListener, UnixStream};
 
 use super::block::Sample;
-use super::writer::{Readings, RecordError};
+use super::handle::{Readings, RecordError};
 use crate::control_socket::ControlError;
 
 /// Name of the socket in the state directory.

@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use farm_agent::readings::block::{MAX_BYTES, READING_BYTES, Sample};
+use farm_agent::readings::handle::{MAX_SAMPLES, Readings, Settings};
 use farm_agent::readings::log::Limits;
 use farm_agent::readings::query::{Item, Page};
 use farm_agent::readings::tables::{BLOCKS, BOOTS, BootRecord, FIRST};
-use farm_agent::readings::writer::{self, MAX_SAMPLES, Readings, Settings};
+use farm_agent::readings::writer;
 use farm_protocol::readings::{Clock as Worth, Gap, GapReason, Reading};
 use farm_store::{Batch, OpenReport, Options, Store};
 use farm_tunnel::clock::{BUILD_TIME, Clock};

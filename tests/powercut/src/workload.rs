@@ -17,8 +17,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use farm_agent::readings::block::Sample;
+use farm_agent::readings::handle::{Readings, Settings};
 use farm_agent::readings::log::Limits;
-use farm_agent::readings::writer::{self, Readings, Settings};
+use farm_agent::readings::writer;
 use farm_agent::state::State;
 use farm_store::{Alarm, Batch, Error, Store, Table};
 use farm_tunnel::clock::Clock;
