@@ -117,6 +117,16 @@ e2e: build ## The real programs against each other
 browser: build app ## The app in a real browser, against the real broker and agent (needs chromium)
 	cd app && npm run --silent browser
 
+# --- the box at the farm ------------------------------------------------------
+
+.PHONY: cross image
+cross: need-rust ## Build agent and broker for the Pi (CROSS='aarch64-… armv7-…'; installs what is missing as root)
+	image/cross $(CROSS)
+
+image: need-rust ## Make the card's image, target/image/farm-tunnel.img (IMAGE_MIRROR: see image/fetch)
+	PROGRAMS=farm-agent image/cross
+	image/build
+
 .PHONY: clean
 clean: ## Remove what was built
 	$(CARGO) clean
