@@ -6,7 +6,6 @@
 //! programs, [`builtin`] makes the agent's own, [`delivery`] hands them to
 //! phones, [`query`] reads them back; [`handle`] is what all of these hold.
 
-mod aside;
 pub mod block;
 pub mod builtin;
 pub mod delivery;

@@ -108,8 +108,9 @@ impl Server {
             Some(socket) => Some(local(socket.local_addr(), options.listen)?),
             None => None,
         };
-        let state = options.state.clone();
-        let (store, records) = smol::unblock(move || store::open(&state)).await?;
+        // Blocks for a few milliseconds, before anybody is served; smol's pool
+        // for such work would wake twice a second ever after.
+        let (store, records) = store::open(&options.state)?;
         // After the store: its lock says that no other broker lives here.
         let desk_listener = desk::open(&options.state)?;
 

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod address_watch;
+pub mod aside;
 pub mod backoff;
 pub mod broker_socket;
 pub mod carrier;

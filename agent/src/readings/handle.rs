@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use farm_store::Store;
+use farm_tunnel::aside::{NotDone, aside};
 use farm_tunnel::clock::Clock;
 
-use super::aside::aside;
 use super::block::{Moment, Sample};
 use super::log::Limits;
 use super::query::{self, Page};
@@ -119,7 +119,7 @@ impl Readings {
     /// When the store is not available.
     pub async fn page(&self, after: u64) -> Result<Page, farm_store::Error> {
         let (store, newest) = (self.store.clone(), self.newest());
-        aside(move || query::page(&store, after, newest)).await
+        aside("farm-read", move || query::page(&store, after, newest)).await.unwrap_or_else(not_read)
     }
 
     /// The newest durable number; 0 for none.
@@ -184,4 +184,9 @@ impl Readings {
             followers: followers.len(),
         }
     }
+}
+
+/// A read that was not done at all.
+pub(super) fn not_read<T>(why: NotDone) -> Result<T, farm_store::Error> {
+    Err(farm_store::Error::Unavailable { why: why.to_string() })
 }

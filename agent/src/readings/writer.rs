@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use farm_protocol::id::BootId;
 use farm_store::{Alarm, Batch, OpenReport, Store};
+use farm_tunnel::aside::aside;
 use farm_tunnel::clock::Clock;
 use farm_tunnel::progress::Beat;
 
-use super::aside::aside;
 use super::block::{Moment, Recorded, Sample};
-use super::handle::{Answered, Readings, RecordError, Request, Settings, Shown};
+use super::handle::{Answered, Readings, RecordError, Request, Settings, Shown, not_read};
 use super::log::{Found, Group, Log};
 use super::pace::{ENOUGH, Pace};
 use super::query;
@@ -346,10 +346,11 @@ impl Writer {
         self.prune_at = Instant::now() + PRUNE_EVERY;
         loop {
             let store = self.store.clone();
-            let oldest = match aside(move || query::oldest(&store)).await {
-                Ok(oldest) => oldest,
-                Err(error) => return tracing::warn!(%error, "old readings can't be removed now"),
-            };
+            let oldest =
+                match aside("farm-read", move || query::oldest(&store)).await.unwrap_or_else(not_read) {
+                    Ok(oldest) => oldest,
+                    Err(error) => return tracing::warn!(%error, "old readings can't be removed now"),
+                };
             let moment = self.stamper.now();
             let Some(prune) = self.log.prune(&oldest, moment.trusted.then_some(moment.wall)) else { return };
             let done = async {
@@ -395,7 +396,7 @@ impl Writer {
     fn count(&self) {
         let (store, end, count) = (self.store.clone(), self.log.given() + 1, self.count.clone());
         farm_tunnel::executor::spawn(async move {
-            match aside(move || query::measure(&store, end)).await {
+            match aside("farm-read", move || query::measure(&store, end)).await.unwrap_or_else(not_read) {
                 // The writer has ended.
                 Ok(bytes) => drop(count.try_send(bytes)),
                 Err(error) => {

@@ -15,6 +15,7 @@ use farm_protocol::id::{BootId, FarmId, PhoneId, SessionId};
 use farm_protocol::keys::DeviceKey;
 use farm_protocol::signal::{Content, Expected, Payload, PeerSignal};
 use farm_tunnel::address_watch::{AddressWatch, Told};
+use farm_tunnel::aside::aside;
 use farm_tunnel::broker_socket::{BrokerEvent, BrokerSocket, Dialer};
 use farm_tunnel::carrier::{CarrierId, Note};
 use farm_tunnel::fault::{Fault, Faults};
@@ -320,7 +321,12 @@ impl Worker {
                 tracing::warn!(%error, "the broker's address could not be kept");
             }
         };
-        smol::unblock(keep).detach();
+        farm_tunnel::executor::spawn(async move {
+            if let Err(error) = aside("farm-address", keep).await {
+                tracing::warn!(%error, "the broker's address could not be kept");
+            }
+        })
+        .detach();
     }
 
     /// The broker gave our place to another program. Fighting for it would go

@@ -18,6 +18,7 @@ use smol::net::TcpStream;
 
 use super::address::BrokerAddress;
 use super::tls::Trust;
+use crate::aside;
 use crate::peer::IceServer;
 
 /// Addresses tried in one attempt: a broker has an IPv4 and an IPv6 one, or a few.
@@ -158,8 +159,7 @@ impl Dialer {
     /// nothing, by the address that worked last.
     async fn connect(&self) -> Result<TcpStream, DialError> {
         let by_name = async {
-            let name = (self.broker.host.as_str(), self.broker.port);
-            match smol::net::resolve(name).await {
+            match aside::resolve(&self.broker.host, self.broker.port).await {
                 Ok(addresses) => self.connect_any(&addresses).await,
                 Err(source) => match self.remembered() {
                     Some(address) => self.connect_any(&[address]).await,

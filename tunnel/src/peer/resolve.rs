@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::{IceServer, PeerError};
+use crate::aside;
 
 /// How long to wait for the name service. A lookup answered by a resolver nearby takes 1-50 ms;
 /// what is later than this costs the connection its server, not its time.
@@ -105,7 +106,7 @@ async fn addresses(host: &str) -> Vec<IpAddr> {
     if let Some(addresses) = remembered(host, Some(FRESH_FOR)) {
         return addresses;
     }
-    let looked_up = smol::future::or(async { smol::net::resolve((host, 0)).await.ok() }, async {
+    let looked_up = smol::future::or(async { aside::resolve(host, 0).await.ok() }, async {
         smol::Timer::after(RESOLVE_WITHIN).await;
         None
     })
