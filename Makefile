@@ -119,7 +119,13 @@ browser: build app ## The app in a real browser, against the real broker and age
 
 # --- the box at the farm ------------------------------------------------------
 
-.PHONY: cross image
+CROSS_VERSION := 0.2.5
+
+.PHONY: tools-cross cross image
+tools-cross: need-rust # The `cross` whose reading of cross.toml is tested
+	@target/tools/bin/cross --version >/dev/null 2>&1 \
+		|| $(CARGO) install --locked cross --version $(CROSS_VERSION) --root target/tools
+
 cross: need-rust ## Build agent and broker for the Pi (CROSS='aarch64-… armv7-…'; installs what is missing as root)
 	image/cross $(CROSS)
 

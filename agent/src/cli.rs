@@ -4,14 +4,12 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use lexopt::prelude::*;
-use qrcode::QrCode;
-use qrcode::render::unicode;
-
 use farm_tunnel::display::Display;
 use farm_tunnel::fault::USUAL;
 use farm_tunnel::words::utc;
+use lexopt::prelude::*;
 
+use crate::card::{self, picture};
 use crate::control_socket::{InvitationReply, PhoneReply, Reply, Request, ask};
 use crate::logging;
 use crate::readings::block::Sample;
@@ -37,6 +35,9 @@ Usage:
                                         keep a reading for the phones; prints its number once it is durable
   farm-agent outages [--json] [--days N]
                                         past outages, and how available the farm was
+  farm-agent card [--boot DIR] [--run DIR] [--keep DIR] [--console FILE]
+                                        in the card's image: take the installer's config from the boot
+                                        partition, write back how the farm stands
   farm-agent debug fault KIND [--for SECONDS]
                                         fail on purpose; needs fault_injection = true
                                         under [debug] in the config
@@ -51,6 +52,7 @@ Exit status: 0 done, 1 failed, 2 misused.";
 
 enum Command {
     Run,
+    Card(card::Places),
     Invite,
     Phones,
     Revoke(String),
@@ -95,6 +97,7 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<Parsed>
     let (mut seconds, mut days) = (USUAL.as_secs_f64(), DAYS);
     let (mut state, mut config) = (PathBuf::from(DEFAULT_STATE), PathBuf::from(DEFAULT_CONFIG));
     let mut unit = None;
+    let mut places = card::Places::default();
     loop {
         // A value below zero looks like an option.
         if let ["record", _] = words.iter().map(String::as_str).collect::<Vec<_>>()[..]
@@ -114,6 +117,10 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<Parsed>
                 return Ok(None);
             }
             Long("state") => state = parser.value()?.into(),
+            Long("boot") => places.boot = parser.value()?.into(),
+            Long("run") => places.run = parser.value()?.into(),
+            Long("keep") => places.keep = parser.value()?.into(),
+            Long("console") => places.console = parser.value()?.into(),
             Long("config") => config = parser.value()?.into(),
             Long("json") => json = true,
             Long("watch") => watch = true,
@@ -127,6 +134,7 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<Parsed>
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let command = match words[..] {
         ["run"] => Command::Run,
+        ["card"] => Command::Card(card::Places { state: state.clone(), ..places }),
         ["invite"] => Command::Invite,
         ["phones"] => Command::Phones,
         ["revoke", phone] => Command::Revoke(phone.to_owned()),
@@ -156,8 +164,12 @@ fn execute(parsed: Parsed) -> Result<(), Box<dyn std::error::Error>> {
             logging::start();
             return Ok(farm_tunnel::executor::run(run(RunOptions { config, state }))?);
         }
+        Command::Card(places) => {
+            logging::start();
+            return Ok(card::run(&places)?);
+        }
         Command::Record(line) => return record(&state, line, json),
-        Command::Invite => Request::Invite {},
+        Command::Invite => Request::Invite { valid_seconds: None },
         Command::Phones => Request::Phones {},
         Command::Revoke(phone) => Request::Revoke { phone },
         Command::Status => Request::Status { watch },
@@ -215,13 +227,7 @@ fn show(reply: Reply, json: bool) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn show_invitation(invitation: &InvitationReply) -> Result<String, Box<dyn std::error::Error>> {
-    let code = QrCode::new(&invitation.link)?;
-    // Light modules are drawn, since most terminals are dark.
-    let picture = code
-        .render::<unicode::Dense1x2>()
-        .dark_color(unicode::Dense1x2::Light)
-        .light_color(unicode::Dense1x2::Dark)
-        .build();
+    let picture = picture::blocks(&invitation.link)?;
     Ok(format!(
         "{picture}\nInvitation to {}, good for {} minutes and one phone.\nScan the code, or open:\n  {}\nor type:\n  {}",
         invitation.farm_name,

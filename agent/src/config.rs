@@ -1,5 +1,6 @@
 //! The agent's config file, written by an installer on the card.
 
+mod card;
 mod readings;
 
 use std::fmt;
@@ -12,10 +13,11 @@ use farm_tunnel::broker_socket::BrokerAddress;
 use serde::Deserialize;
 use toml::Spanned;
 
+pub use self::card::Wifi;
 pub use self::readings::ReadingsConfig;
 
 /// Largest config file that is read, in bytes.
-const MAX_FILE: u64 = 64 * 1024;
+pub const MAX_FILE: u64 = 64 * 1024;
 
 /// A config that has been checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +40,10 @@ pub struct Config {
     pub readings: ReadingsConfig,
     /// `farm-agent debug fault` is allowed.
     pub fault_injection: bool,
+    /// The Wi-Fi that the box joins, in the card's image.
+    pub wifi: Option<Wifi>,
+    /// Who may log in to the box by SSH, in the card's image.
+    pub ssh_key: Option<String>,
 }
 
 /// One service.
@@ -107,6 +113,9 @@ struct File {
     readings: readings::FileReadings,
     #[serde(default)]
     debug: FileDebug,
+    wifi: Option<card::FileWifi>,
+    #[serde(default, rename = "box")]
+    device: card::FileBox,
 }
 
 #[derive(Default, Deserialize)]
@@ -136,7 +145,15 @@ impl Config {
             return Err(read(std::io::Error::other(format!("it has {size} bytes, {MAX_FILE} are allowed"))));
         }
         let text = std::fs::read_to_string(path).map_err(read)?;
-        Self::parse(&text).map_err(|(at, problem)| ConfigError::Line {
+        Self::from_text(&text, path)
+    }
+
+    /// Checks a text; `path` is where errors say that it is.
+    ///
+    /// # Errors
+    /// [`ConfigError::Line`].
+    pub fn from_text(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        Self::parse(text).map_err(|(at, problem)| ConfigError::Line {
             path: path.to_owned(),
             line: text[..at.min(text.len())].matches('\n').count() + 1,
             problem,
@@ -200,6 +217,9 @@ impl Config {
         }
         let broker_ca = file.broker_ca;
         let readings = file.readings.check().map_err(|(span, problem)| (at(span), problem))?;
+        let wifi = file.wifi.map(card::FileWifi::check).transpose();
+        let wifi = wifi.map_err(|(span, problem)| (at(span), problem))?;
+        let ssh_key = file.device.check().map_err(|(span, problem)| (at(span), problem))?;
         Ok(Self {
             name,
             broker,
@@ -210,6 +230,8 @@ impl Config {
             local_addresses: file.local_addresses,
             readings,
             fault_injection: file.debug.fault_injection,
+            wifi,
+            ssh_key,
         })
     }
 }
@@ -274,6 +296,14 @@ address = "127.0.0.1:8080"
             ("\"http\"", "\"htttp\"", 6, "htttp"),
             ("127.0.0.1:8080", "127.0.0.1", 7, "HOST:PORT"),
             ("127.0.0.1:8080", "127.0.0.1:99999", 7, "HOST:PORT"),
+            ("[[services]]", "[wifi]\nname = \"a\"\ncountry = \"Germany\"\n[[services]]", 6, "two letters"),
+            (
+                "[[services]]",
+                "[wifi]\nname = \"a\"\ncountry = \"DE\"\npassword = \"short\"\n[[services]]",
+                7,
+                "8 to 63",
+            ),
+            ("[[services]]", "[box]\nssh_key = \"my key\"\n[[services]]", 5, "id_ed25519.pub"),
             ("[[services]]", "[readings]\nmax_megabytes = 0\n[[services]]", 5, "max_megabytes"),
             ("[[services]]", "[readings]\ninterval_seconds = 1\n[[services]]", 5, "interval_seconds"),
             ("[[services]]", "[readings]\nsocket = \"here\"\n[[services]]", 5, "absolute"),

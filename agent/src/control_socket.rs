@@ -38,7 +38,11 @@ const WATCH_LOOK: Duration = Duration::from_millis(100);
 pub enum Request {
     // Braces, since serde lets a variant without them have any fields.
     /// Makes an invitation.
-    Invite {},
+    Invite {
+        /// Seconds that it is good for; minutes unless said.
+        #[serde(default)]
+        valid_seconds: Option<u64>,
+    },
     /// The paired phones.
     Phones {},
     /// Removes a phone: its id, a beginning of it, or its name.
@@ -257,6 +261,8 @@ pub fn ask(state: &Path, request: &Request, mut each: impl FnMut(Reply) -> bool)
     use std::io::{BufRead, Write};
     let mut socket = std::os::unix::net::UnixStream::connect(state.join(SOCKET))
         .map_err(|source| ControlError::NotRunning { path: state.to_owned(), source })?;
+    // An agent that hangs is restarted by its watchdog; nobody waits for ever.
+    socket.set_read_timeout(Some(IDLE))?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
     socket.write_all(&line)?;

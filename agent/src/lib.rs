@@ -5,6 +5,7 @@
 //! [`config`], [`state`], [`forward`], [`control_socket`], [`watchdog`].
 #![forbid(unsafe_code)]
 
+pub mod card;
 pub mod cli;
 pub mod clocks;
 pub mod config;

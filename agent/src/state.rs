@@ -8,7 +8,7 @@ use std::sync::Arc;
 use farm_protocol::broker::{MAX_FORMER, MAX_INVITATIONS, MAX_PHONES};
 use farm_protocol::epoch::Epoch;
 use farm_protocol::id::{FarmId, InvitationId, PhoneId};
-use farm_protocol::invitation::{Secret, VALID_SECONDS};
+use farm_protocol::invitation::Secret;
 use farm_protocol::keys::{DeviceKey, KeyError, PublicKey};
 use farm_protocol::pairing::OpenInvitation;
 use farm_store::{Batch, OpenReport, Options, Store, Table};
@@ -209,11 +209,11 @@ impl State {
     }
 
     /// Keeps a new invitation in both its forms, good from `now` (seconds
-    /// since 1970), and drops the void ones; also the oldest past the limit.
+    /// since 1970) for `seconds`, and drops the void ones; also the oldest past the limit.
     ///
     /// # Errors
     /// [`StateError::Store`].
-    pub async fn invite(&self, link: Secret, code: Secret, now: u64) -> Result<(), StateError> {
+    pub async fn invite(&self, link: Secret, code: Secret, now: u64, seconds: u64) -> Result<(), StateError> {
         let mut batch = Batch::new();
         let mut kept = self.invitations()?;
         kept.sort_by_key(|(_, old)| std::cmp::Reverse(old.open.expires));
@@ -222,7 +222,7 @@ impl State {
                 batch.remove(&INVITATIONS, id.as_bytes())?;
             }
         }
-        let expires = now + VALID_SECONDS;
+        let expires = now + seconds;
         for (secret, twin) in [(link.clone(), code.id()), (code, link.id())] {
             let id = secret.id();
             let open = OpenInvitation { secret, expires, tries: 0, used_by: None };

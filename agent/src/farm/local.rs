@@ -13,6 +13,10 @@ use crate::control_socket::{Asked, InvitationReply, PhoneReply, Reply, Request};
 use crate::state::{PhoneRecord, StateError};
 use crate::status::{BrokerStatus, PathStatus, SessionStatus, Status};
 
+/// The longest that an invitation is good for, in seconds: the one that the
+/// card's image writes to the card, where whoever reads it holds the whole farm.
+const LONGEST_VALID: u64 = 7 * 24 * 3600;
+
 /// Why a command could not be done.
 #[derive(Debug, thiserror::Error)]
 enum LocalError {
@@ -31,7 +35,10 @@ enum LocalError {
 impl Farm {
     pub(super) async fn local(&mut self, asked: Asked) {
         let reply = match &asked.request {
-            Request::Invite {} => self.invite().await.map(Reply::Invitation),
+            Request::Invite { valid_seconds } => {
+                let seconds = valid_seconds.unwrap_or(VALID_SECONDS).clamp(1, LONGEST_VALID);
+                self.invite(seconds).await.map(Reply::Invitation)
+            }
             Request::Phones {} => self.phones().map(Reply::Phones),
             Request::Revoke { phone } => self.revoke(phone).await.map(Reply::Revoked),
             Request::Outages { days } => {
@@ -47,10 +54,10 @@ impl Farm {
         let _ = asked.reply.try_send(reply);
     }
 
-    async fn invite(&mut self) -> Result<InvitationReply, LocalError> {
+    async fn invite(&mut self, seconds: u64) -> Result<InvitationReply, LocalError> {
         let now = wall_time();
         let (link, code) = (Secret::for_link(&self.random)?, Secret::for_code(&self.random)?);
-        self.state.invite(link.clone(), code.clone(), now).await?;
+        self.state.invite(link.clone(), code.clone(), now, seconds).await?;
         self.tell_access();
         tracing::info!("an invitation was made");
         let text = Link {
@@ -62,7 +69,7 @@ impl Farm {
         Ok(InvitationReply {
             link: text.to_string(),
             code: code.code().unwrap_or_default(),
-            valid_seconds: VALID_SECONDS,
+            valid_seconds: seconds,
             farm_name: self.config.name.clone(),
         })
     }
