@@ -11,6 +11,9 @@ const here = fileURLToPath(new URL('.', import.meta.url));
 const dist = `${here}dist/`;
 const { version } = JSON.parse(readFileSync(`${here}package.json`, 'utf8'));
 
+/** Most bytes of script and style for the first screen, packed: what a weak LTE link (2 Mbit/s) carries in 0.6 s. */
+const FIRST_SCREEN_LIMIT = 150 * 1024;
+
 /** A script of one file; returns its text. */
 async function script(entry, define = {}) {
   const result = await build({
@@ -43,6 +46,16 @@ await build({
     assetsInlineLimit: 0,
   },
 });
+
+// What the first screen needs, over the network of a field: its script and style, packed.
+const page = readFileSync(`${dist}index.html`, 'utf8');
+const first = [...page.matchAll(/(?:src|href)="(\/assets\/[^"]+)"/g)].map(([, url]) => url);
+const packed = first.reduce(
+  (sum, url) => sum + gzipSync(readFileSync(dist + url.slice(1)), { level: 9 }).length,
+  0,
+);
+if (first.length === 0 || packed > FIRST_SCREEN_LIMIT)
+  throw new Error(`the first screen takes ${packed} bytes, packed; ${FIRST_SCREEN_LIMIT} is the limit`);
 
 const files = readdirSync(dist, { recursive: true, withFileTypes: true })
   .filter(entry => entry.isFile())

@@ -409,7 +409,7 @@ impl Farm {
             let _ = self.own_readings.try_send(config.readings.interval);
         }
         self.config = config;
-        self.tell_services();
+        self.tell_info();
         tracing::info!(services = self.config.services.len(), "the config was read again");
     }
 

@@ -3,7 +3,7 @@
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { fileURLToPath } from 'node:url';
@@ -45,14 +45,16 @@ export async function until(what, look, within = PATIENCE) {
 
 /** A program that runs, can be killed and started again; its last lines are kept for failures. */
 export class Program {
-  constructor(name, args, ready) {
-    Object.assign(this, { name, args, ready, lines: [], child: null });
+  constructor(name, args, ready, { prefix = [], cwd, env } = {}) {
+    Object.assign(this, { name, args, ready, prefix, cwd, env, lines: [], child: null });
   }
 
   async start() {
-    const path = `${binaries}/${this.name}`;
+    const path = this.name.includes('/') ? this.name : `${binaries}/${this.name}`;
     if (!existsSync(path)) throw new Error(`${path} is missing: run make build`);
-    this.child = spawn(path, this.args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    const [program, ...args] = [...this.prefix, path, ...this.args];
+    const { cwd, env = process.env } = this;
+    this.child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'], cwd, env });
     let seen = false;
     for (const stream of [this.child.stdout, this.child.stderr]) {
       stream.setEncoding('utf8').on('data', text => {
@@ -95,26 +97,43 @@ export async function run(name, args) {
 }
 
 export class World {
-  static async start() {
+  /** Everything on loopback; or, with `net`, each on a machine of its own. `services` are more of the farm's. */
+  static async start({ net = null, services = [] } = {}) {
     const world = new World();
+    world.net = net;
+    const on = name => ({ prefix: net ? net.on(name) : [] });
     world.dir = mkdtempSync(`${tmpdir()}/farm-app-`);
     const [broker, greenhouse] = [await freePort(), await freePort()];
+    const brokerHost = net ? net.brokerHost : 'localhost';
     world.url = `http://localhost:${broker}/`;
+    world.served = `${world.dir}/app`;
     world.greenhouseUrl = `http://127.0.0.1:${greenhouse}/`;
-    world.greenhouse = new Program('greenhouse', ['--listen', `127.0.0.1:${greenhouse}`], /listening/);
+    world.greenhouse = new Program(
+      'greenhouse',
+      ['--listen', `127.0.0.1:${greenhouse}`],
+      /listening/,
+      on('farm'),
+    );
     const brokerState = `${world.dir}/broker`;
     world.broker = new Program(
       'farm-broker',
-      ['serve', '--listen', `127.0.0.1:${broker}`, '--state', brokerState, '--app', app],
+      [
+        ...['serve', '--listen', net ? `0.0.0.0:${broker}` : `127.0.0.1:${broker}`, '--state', brokerState],
+        ...(net ? ['--public-url', `ws://${brokerHost}:${broker}`] : []),
+        ...['--app', world.served],
+      ],
       /listening/,
+      on('broker'),
     );
+    // A copy: a test brings a newer version.
+    cpSync(app, world.served, { recursive: true });
     await Promise.all([world.greenhouse.start(), world.broker.start()]);
     const token = (await run('farm-broker', ['enroll', '--state', brokerState])).trim();
     const config = `${world.dir}/farm-agent.toml`;
     writeFileSync(
       config,
       `name = "North field"
-broker = "ws://localhost:${broker}"
+broker = "ws://${brokerHost}:${broker}"
 enrollment_token = "${token}"
 app = "${world.url}"
 [[services]]
@@ -125,13 +144,14 @@ address = "127.0.0.1:${greenhouse}"
 name = "ssh"
 kind = "tcp"
 address = "127.0.0.1:22"
-`,
+${services.map(([name, port]) => `[[services]]\nname = "${name}"\nkind = "http"\naddress = "127.0.0.1:${port}"\n`).join('')}`,
     );
     world.agentState = `${world.dir}/agent`;
     world.agent = new Program(
       'farm-agent',
       ['run', '--config', config, '--state', world.agentState],
       /ready|online|let in|broker link|welcome/i,
+      on('farm'),
     );
     await world.agent.start();
     return world;
@@ -154,18 +174,24 @@ address = "127.0.0.1:22"
   }
 
   /** A browser with a profile of its own, as a person's: nothing of it is turned off. */
-  async browser(extra = []) {
-    const profile = mkdtempSync(`${this.dir}/profile-`);
+  async browser(extra = [], profile = mkdtempSync(`${this.dir}/profile-`)) {
+    const { net } = this;
+    rmSync(`${profile}/DevToolsActivePort`, { force: true });
     const args = ['--headless=new', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run'];
     args.push('--disable-background-networking', '--disable-component-update', '--disable-sync');
+    // `localhost` is where the app may use everything; the broker is elsewhere.
+    if (net)
+      args.push(`--host-resolver-rules=MAP *.localhost ${net.brokerHost},MAP localhost ${net.brokerHost}`);
     args.push(...extra, '--remote-debugging-port=0', `--user-data-dir=${profile}`, 'about:blank');
-    const child = spawn(browserPath, args, { stdio: 'ignore' });
+    const [program, ...all] = [...(net ? net.on('phone') : []), browserPath, ...args];
+    const child = spawn(program, all, { stdio: 'ignore' });
     const file = `${profile}/DevToolsActivePort`;
     const port = await until(
       'the browser',
       () => existsSync(file) && readFileSync(file, 'utf8').split('\n')[0],
     );
-    const browser = await chromium.connectOverCDP(`http://127.0.0.1:${port}`);
+    const reached = net ? await net.tunnel('phone', port, this.dir) : port;
+    const browser = await chromium.connectOverCDP(`http://127.0.0.1:${reached}`);
     const stop = async () => {
       await browser.close().catch(() => undefined);
       if (child.exitCode === null) {
@@ -175,7 +201,7 @@ address = "127.0.0.1:22"
       }
     };
     this.browsers.push(stop);
-    return { browser, context: browser.contexts()[0], stop };
+    return { browser, context: browser.contexts()[0], stop, profile };
   }
 
   browsers = [];

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::epoch::Epoch;
 use crate::frame::StreamState;
-use crate::id::{BootId, SessionId};
+use crate::id::{BootId, PhoneId, SessionId};
 use crate::service::Service;
 
 /// From either end.
@@ -44,6 +44,19 @@ pub struct Farm {
     pub name: String,
     /// What it lets its phones reach.
     pub services: Vec<Service>,
+    /// Every phone that it is paired with, the listener too: who looks after a
+    /// farm should see who else gets in. Empty from an older farm.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub phones: Vec<PairedPhone>,
+}
+
+/// A phone that a farm is paired with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PairedPhone {
+    /// Its id.
+    pub id: PhoneId,
+    /// What its owner calls it.
+    pub name: String,
 }
 
 /// See [`Control::Attention`].

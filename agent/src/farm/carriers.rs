@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use farm_protocol::control::{Control, Farm as FarmInfo, GoodbyeReason, Hello};
+use farm_protocol::control::{Control, Farm as FarmInfo, GoodbyeReason, Hello, PairedPhone};
 use farm_protocol::epoch::Epoch;
 use farm_protocol::id::SessionId;
 use farm_protocol::keys::Nonce;
@@ -19,6 +19,7 @@ use farm_tunnel::stream::Streams;
 use super::Farm;
 use crate::counters::Count;
 use crate::forward;
+use crate::state::PhoneRecord;
 
 /// Candidates that came before their carrier was built.
 const EARLY_CANDIDATES: usize = 64;
@@ -254,10 +255,21 @@ impl Farm {
         FarmInfo {
             name: self.config.name.clone(),
             services: self.config.services.iter().map(|s| s.service.clone()).collect(),
+            phones: self.state.phones().map_or_else(
+                |error| {
+                    tracing::error!(%error, "the phones could not be read");
+                    Vec::new()
+                },
+                |phones| {
+                    let told = |(id, record): (_, PhoneRecord)| PairedPhone { id, name: record.name };
+                    phones.into_iter().map(told).collect()
+                },
+            ),
         }
     }
 
-    pub(super) fn tell_services(&self) {
+    /// Name, services and phones are other ones: all who are connected hear it.
+    pub(super) fn tell_info(&self) {
         for runtime in self.sessions.values() {
             for slot in runtime.carriers.values() {
                 if let Slot::Running { carrier, .. } = slot {

@@ -98,6 +98,7 @@ impl Farm {
         tracing::info!(name = reply.name, "a phone was revoked");
         self.lifecycle.handle(Event::Revoked(id), Instant::now());
         self.act(None);
+        self.tell_info();
         Ok(reply)
     }
 

@@ -130,6 +130,7 @@ impl Farm {
         }
         // Before the answer: the phone's first offer must not be dropped.
         self.tell_access();
+        self.tell_info();
         Ok(record.open.accept(request, &self.key, farm_nonce, &self.config.name))
     }
 }

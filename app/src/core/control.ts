@@ -2,7 +2,7 @@
 
 import { epoch } from './epoch';
 import { streamState } from './frame';
-import { bootId, sessionId } from './id';
+import { bootId, phoneId, sessionId } from './id';
 import { bool, extensible, list, oneOf, type Read, reason, text } from './schema';
 import { services } from './service';
 
@@ -16,8 +16,10 @@ export const hello = extensible({
 });
 export type Hello = Read<typeof hello>;
 
-/** The farm's name and services. */
-export const farm = extensible({ name: text(0, 64), services });
+const pairedPhone = extensible({ id: phoneId, name: text(0, 64) });
+
+/** The farm's name and services, and who is paired with it. */
+export const farm = extensible({ name: text(0, 64), services }, { phones: list(pairedPhone, 256) });
 export type FarmInfo = Read<typeof farm>;
 
 /** Why a side leaves a carrier. */

@@ -1,5 +1,7 @@
 /** Readings: what the two ends say on a stream to {@link TARGET}. */
 
+import { type Bytes, concat } from './bytes';
+import { decode, encode } from './codec';
 import {
   bool,
   extensible,
@@ -60,3 +62,30 @@ export const answer = oneOf({
   behind: newest,
 });
 export type Answer = Read<typeof answer>;
+
+/** A message as it stands on the stream: its length in two bytes before it. */
+export function frame(message: Request): Bytes {
+  const body = encode(message);
+  return concat(Uint8Array.of(body.length >> 8, body.length & 255), body);
+}
+
+/** Takes messages from the bytes of a stream, however these are cut. */
+export class Unframer {
+  private held: Bytes = new Uint8Array();
+
+  /** The next bytes. Ask {@link message} until it is empty before pushing more. */
+  push(bytes: Bytes): void {
+    this.held = concat(this.held, bytes);
+  }
+
+  /** The next whole message. Throws `CodecError`: the stream is then of no more use. */
+  message<T>(reader: Reader<T>): T | null {
+    const [high, low] = this.held;
+    if (high === undefined || low === undefined) return null;
+    const end = 2 + ((high << 8) | low);
+    if (this.held.length < end) return null;
+    const message = decode(reader, this.held.subarray(2, end));
+    this.held = this.held.slice(end);
+    return message;
+  }
+}

@@ -68,7 +68,7 @@ export class App {
     this.scheduled = true;
     queueMicrotask(() => {
       this.scheduled = false;
-      for (const farm of this.farms) farm.update();
+      for (const farm of this.farms) farm.update(this.watched);
       for (const listener of this.listeners) listener();
     });
   }
@@ -77,7 +77,7 @@ export class App {
   async accept(text: string, phoneName: string): Promise<FarmView> {
     const invitation = parse(text);
     const hub = this.hub(brokerOf(invitation));
-    const paired = await pair(hub, invitation, this.key, this.slot.slot, phoneName);
+    const paired = await pair(hub, invitation, this.key, phoneName);
     const id = base32.encode(await farmIdOf(paired.farm));
     const record: FarmRecord = {
       id,
@@ -88,7 +88,8 @@ export class App {
       services: [],
       lastLive: null,
     };
-    await this.store.putFarm(record);
+    // Without room for it the farm is there until the app closes; the screens say so.
+    await this.store.putFarm(record).catch(error => report('store', `the farm is not kept: ${error}`));
     const known = this.farms.find(farm => farm.record.id === id);
     if (known) await this.forget(known, false);
     const farm = await this.connect(record);
@@ -101,20 +102,21 @@ export class App {
     if (alsoStored) await this.store.removeFarm(farm.record.id);
     const at = this.farms.indexOf(farm);
     if (at >= 0) this.farms.splice(at, 1);
+    farm.readings.follow(false);
     this.hubs.get(farm.record.broker)?.remove(farm.tunnel);
     this.changed();
   }
 
   async saveSettings(settings: Settings): Promise<void> {
     this.settings = settings;
-    await this.store.setSettings(settings);
+    await this.store.setSettings(settings).catch(error => report('store', `settings are not kept: ${error}`));
     this.changed();
   }
 
   private async connect(record: FarmRecord): Promise<FarmView> {
     const hub = this.hub(record.broker);
     const tunnel = hub.add({ id: await farmIdOf(record.key), key: record.key });
-    const farm = new FarmView(record, hub, tunnel, this.store);
+    const farm = new FarmView(record, hub, tunnel, this.store, () => this.changed());
     this.farms.push(farm);
     return farm;
   }
@@ -126,7 +128,7 @@ export class App {
     if (!address) throw new InvitationError('part', 'b');
     const again = this.hubs.get(address.url);
     if (again) return again;
-    const identity = { key: this.key, slot: this.slot.slot, boot: this.boot, phone: this.phone };
+    const identity = { key: this.key, boot: this.boot, phone: this.phone };
     const hub = new Hub(address, identity, this.slot, {
       changed: () => this.changed(),
       farm: (id, info) => {
@@ -163,6 +165,7 @@ export class App {
       },
       attention: watched => {
         this.watched = watched;
+        for (const farm of this.farms) farm.update(watched);
         for (const { socket } of this.hubs.values()) socket.event({ kind: 'attention', watched });
         this.attend();
       },
@@ -170,6 +173,9 @@ export class App {
         report('monitor', suspended ? 'hidden for long: resting' : 'shown again');
         each(tunnel => (suspended ? tunnel.stop() : tunnel.start()));
         for (const { socket } of this.hubs.values()) socket.event({ kind: suspended ? 'stop' : 'start' });
+      },
+      hidden: () => {
+        for (const farm of this.farms) farm.keep();
       },
       look: () => {
         // Streams begin and end without a word.

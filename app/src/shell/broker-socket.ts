@@ -26,6 +26,8 @@ export interface Listener {
   state(state: State): void;
   online(welcome: broker.Welcome): void;
   staleEpoch(newest: Epoch): void;
+  /** Another program with this key has our place: fighting for it would go on for ever. */
+  superseded(): void;
   message(message: broker.FromBroker): void;
 }
 
@@ -170,6 +172,7 @@ export class BrokerSocket {
       const { reason, newest } = message.refused;
       if (reason === 'stale_epoch' && newest !== undefined) this.listener.staleEpoch(newest);
       this.socket(id, { kind: 'refused', permanent: !broker.isTemporary(reason), explanation: reason });
+      if (reason === 'superseded') this.listener.superseded();
     } else if (message.retry_after) {
       this.socket(id, { kind: 'retry_after', told: ms(message.retry_after.milliseconds) });
     } else if (!current.welcomed) {

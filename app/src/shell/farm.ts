@@ -1,5 +1,6 @@
 /** One farm as the screens show it: its tunnel, what was measured, and its outages. */
 
+import * as base32 from '../core/base32';
 import type { FarmInfo } from '../core/control';
 import type { Grade } from '../core/health/quality';
 import type { State as LinkState } from '../core/link';
@@ -9,6 +10,7 @@ import { toMs } from '../core/time';
 import { now } from './clock';
 import type { Hub } from './hub';
 import type { Path } from './peer';
+import { Readings } from './readings';
 import type { FarmRecord, Outage, Store } from './store';
 import type { Tunnel } from './tunnel';
 
@@ -23,6 +25,12 @@ export const SAMPLE_SECONDS = 2;
 
 /** Samples of the live chart: two minutes. */
 export const SAMPLES = 60;
+
+/** Between two updates more than this was not looked at: the phone slept. */
+const LONGEST_LOOK_MS = 5_000;
+
+/** How often what was looked at, and an outage that goes on, is written down. */
+const KEEP_EVERY_MS = 30_000;
 
 /** What is shown of a farm, in milliseconds and the wall clock's time. */
 export interface Status {
@@ -59,17 +67,36 @@ export class FarmView {
   private lostAt: number | null = null;
   private everLive = false;
   private sampledAt = 0;
+  private updatedAt: number | null = null;
+  private keptAt = Date.now();
+  private looked = 0;
+  private away = 0;
+  readonly readings: Readings;
 
   constructor(
     public record: FarmRecord,
     readonly hub: Hub,
     readonly tunnel: Tunnel,
     private readonly store: Store,
-  ) {}
+    changed: () => void,
+  ) {
+    this.readings = new Readings(record.id, tunnel.streams, store, changed);
+    void this.endForgotten().catch(() => undefined);
+  }
+
+  /** Outages of a former run that nobody saw the end of: over when they were last seen. */
+  private async endForgotten(): Promise<void> {
+    for (const outage of await this.store.outages(this.record.id)) {
+      if (outage.to === null && outage.from !== this.outage?.from)
+        await this.store.putOutage({ ...outage, to: outage.seen ?? outage.from });
+    }
+  }
 
   /** The farm told its name and services. */
   told(info: FarmInfo): void {
-    this.record = { ...this.record, name: info.name || this.record.name, services: info.services };
+    const { name, services } = info;
+    const phones = info.phones?.map(phone => ({ id: base32.encode(phone.id), name: phone.name }));
+    this.record = { ...this.record, name: name || this.record.name, services, phones: phones ?? [] };
     void this.store.putFarm(this.record).catch(() => undefined);
   }
 
@@ -100,23 +127,62 @@ export class FarmView {
   }
 
   /** Notes what changed since; called after every change and every two seconds. */
-  update(): void {
-    const live = this.tunnel.snapshot().state === 'live';
+  update(watched: boolean): void {
+    const { state } = this.tunnel.snapshot();
     const at = Date.now();
+    const live = state === 'live';
+    // Nobody looks: that is no outage.
+    const looks = state !== 'stopped' && state !== 'resting';
+    this.readings.follow(watched && looks && (live || this.readings.follows));
     if (live) {
       this.liveSince ??= at;
       this.lostAt = null;
       this.everLive = true;
       this.record.lastLive = at;
-      if (this.outage) void this.store.putOutage({ ...this.outage, to: at }).catch(() => undefined);
-      this.outage = null;
+      this.endOutage(at);
     } else {
-      if (this.everLive) this.lostAt ??= at;
+      if (this.everLive && looks) this.lostAt ??= at;
       this.liveSince = null;
-      if (!this.outage && this.lostAt !== null && !this.isBrief(this.lostAt, at)) this.begin(this.lostAt);
+      if (!looks) {
+        this.endOutage(at);
+        this.lostAt = null;
+      } else if (!this.outage && this.lostAt !== null && !this.isBrief(this.lostAt, at))
+        this.begin(this.lostAt);
     }
+    this.count(looks, at);
     // Before the first connection there is nothing to show.
-    if (this.everLive && at - this.sampledAt >= SAMPLE_SECONDS * 900) this.sample(at);
+    if (this.everLive && looks && at - this.sampledAt >= SAMPLE_SECONDS * 900) this.sample(at);
+  }
+
+  private endOutage(at: number): void {
+    if (this.outage) void this.store.putOutage({ ...this.outage, to: at }).catch(() => undefined);
+    this.outage = null;
+  }
+
+  /** How long was looked, and how much of that the farm was away. */
+  private count(looks: boolean, at: number): void {
+    const span = this.updatedAt === null ? 0 : Math.min(Math.max(0, at - this.updatedAt), LONGEST_LOOK_MS);
+    this.updatedAt = at;
+    if (looks && this.everLive) {
+      this.looked += span;
+      if (this.outage) this.away += span;
+    }
+    if (at - this.keptAt >= KEEP_EVERY_MS || at < this.keptAt) this.keep();
+  }
+
+  /** Writes down what was looked at; also when the page is hidden, since it may never come back. */
+  keep(): void {
+    const at = Date.now();
+    const { looked, away, outage } = this;
+    this.keptAt = at;
+    this.looked = this.away = 0;
+    const { id } = this.record;
+    if (looked > 0)
+      void this.store
+        .addToDay(id, new Date(at).setHours(0, 0, 0, 0), looked, away)
+        .then(() => this.store.putFarm(this.record))
+        .catch(() => undefined);
+    if (outage) void this.store.putOutage({ ...outage, seen: at }).catch(() => undefined);
   }
 
   /** A loss that nobody needs to know of yet: just noticed, and the last answer not long ago. */
@@ -126,7 +192,8 @@ export class FarmView {
 
   private begin(from: number): void {
     const { failure } = this.tunnel.snapshot();
-    this.outage = { farm: this.record.id, from, to: null, reason: failure ?? 'network_timeout' };
+    this.away += Math.max(0, Date.now() - from);
+    this.outage = { farm: this.record.id, from, to: null, seen: from, reason: failure ?? 'network_timeout' };
     void this.store.putOutage(this.outage).catch(() => undefined);
     void this.store.putFarm(this.record).catch(() => undefined);
   }

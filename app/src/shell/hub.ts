@@ -25,43 +25,62 @@ export interface Visitor {
 }
 
 export class Hub {
-  readonly socket: BrokerSocket;
+  socket: BrokerSocket;
   welcome: Welcome | null = null;
   private readonly tunnels: Tunnel[] = [];
   private readonly visitors = new Set<Visitor>();
 
   constructor(
     readonly address: BrokerAddress,
-    private readonly identity: Identity & { phone: Bytes },
-    private readonly slot: HeldSlot,
+    private readonly identity: Omit<Identity, 'slot'> & { phone: Bytes },
+    private slot: HeldSlot,
     private readonly listener: Listener,
   ) {
-    this.socket = new BrokerSocket(address, identity, slot.epoch, randomSeed(), {
-      state: state => {
-        if (state.kind !== 'online')
-          for (const one of this.tunnels) one.event({ kind: 'broker_link', online: false });
-        listener.changed();
+    this.socket = this.connect();
+  }
+
+  /** A link to the broker in our present place. */
+  private connect(): BrokerSocket {
+    const { key, boot } = this.identity;
+    // What a former link still says is nobody's business any more.
+    const ours = () => this.socket === socket;
+    const socket = new BrokerSocket(
+      this.address,
+      { key, boot, slot: this.slot.slot },
+      this.slot.epoch,
+      randomSeed(),
+      {
+        state: state => {
+          if (!ours()) return;
+          if (state.kind !== 'online')
+            for (const one of this.tunnels) one.event({ kind: 'broker_link', online: false });
+          this.listener.changed();
+        },
+        online: welcome => ours() && this.online(welcome),
+        staleEpoch: newest => ours() && void this.jump(newest),
+        superseded: () => ours() && this.placeLost(),
+        message: message => ours() && this.message(message),
       },
-      online: welcome => this.online(welcome),
-      staleEpoch: newest => void this.jump(newest),
-      message: message => this.message(message),
-    });
-    this.socket.event({ kind: 'start' });
+    );
+    this.socket = socket;
+    socket.event({ kind: 'start' });
+    return socket;
   }
 
   /** A tunnel to a farm of this broker's. */
   add(farm: { id: Bytes; key: Bytes }): Tunnel {
-    const { key, slot, boot, phone } = this.identity;
-    const tunnel = new Tunnel(farm, {
+    const { key, boot, phone } = this.identity;
+    const tunnel: Tunnel = new Tunnel(farm, {
       key,
       boot,
-      session: { phone, slot },
+      session: { phone, slot: this.slot.slot },
       epoch: this.slot.epoch,
       seed: randomSeed(),
       send: (peer: Address, payload: Bytes) => this.socket.send({ signal: { peer, payload } }),
       iceServers: () => iceServers(this.address.host, this.welcome),
       changed: () => this.listener.changed(),
       farm: info => this.listener.farm(farm.id, info),
+      takeAnotherSlot: () => void this.move(tunnel),
     });
     this.tunnels.push(tunnel);
     tunnel.start();
@@ -88,6 +107,11 @@ export class Hub {
     return () => this.visitors.delete(visitor);
   }
 
+  /** Our place at this broker. */
+  get place(): number {
+    return this.slot.slot;
+  }
+
   get isOnline(): boolean {
     return this.snapshot().state.kind === 'online';
   }
@@ -110,10 +134,49 @@ export class Hub {
 
   private async jump(newest: Epoch): Promise<void> {
     const epoch = await this.slot.jumpPast(newest);
-    if (epoch === null)
-      return report('broker', 'claims a newer start of this phone that is not to be believed');
+    if (epoch === null) {
+      report('broker', 'says that another start of this phone is newer');
+      return this.placeLost();
+    }
     this.socket.setEpoch(epoch);
     this.socket.event({ kind: 'start' });
+  }
+
+  /** The broker gave our place to another program: the link rests, and the next carriers are made elsewhere. */
+  private placeLost(): void {
+    report('broker', 'another program has this place');
+    this.socket.event({ kind: 'stop' });
+    for (const tunnel of this.tunnels) tunnel.event({ kind: 'superseded' });
+  }
+
+  /** One move at a time: the tunnels of a hub lose their place together. */
+  private moving: Promise<boolean> | null = null;
+
+  /** Brings a tunnel to a place that nobody has taken from us yet. */
+  private async move(tunnel: Tunnel): Promise<void> {
+    if (tunnel.slot === this.slot.slot) {
+      this.moving ??= this.takeNext().finally(() => {
+        this.moving = null;
+      });
+    }
+    if (this.moving && !(await this.moving)) return tunnel.event({ kind: 'no_slot' });
+    tunnel.moveTo(this.slot.slot, this.slot.epoch);
+    if (this.isOnline) tunnel.event({ kind: 'broker_link', online: true });
+  }
+
+  private async takeNext(): Promise<boolean> {
+    const slot = await this.slot.takeNext();
+    if (!slot) {
+      // Perhaps the other program leaves.
+      this.socket.event({ kind: 'start' });
+      return false;
+    }
+    report('broker', `going on in place ${slot.slot}`);
+    this.socket.event({ kind: 'stop' });
+    this.slot = slot;
+    this.welcome = null;
+    this.connect();
+    return true;
   }
 
   private message(message: FromBroker): void {

@@ -26,6 +26,8 @@ export interface Listener {
   attention(watched: boolean): void;
   /** Nobody has looked for long: stop, or go on. */
   suspend(suspended: boolean): void;
+  /** The page was just hidden, and may never be shown again. */
+  hidden(): void;
   /** Each look. */
   look(): void;
 }
@@ -67,7 +69,10 @@ export class Monitor {
 
   private visibility(): void {
     if (document.visibilityState === 'visible') this.shown('visibilitychange');
-    else this.hiddenAt = Date.now();
+    else {
+      this.hiddenAt = Date.now();
+      this.listener.hidden();
+    }
   }
 
   private shown(why: string): void {

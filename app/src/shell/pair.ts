@@ -35,12 +35,11 @@ export async function pair(
   hub: Hub,
   invitation: Invitation,
   key: DeviceKey,
-  slot: number,
   phoneName: string,
 ): Promise<{ farm: Bytes; name: string }> {
   const { secret } = invitation;
   const pinned = invitation.kind === 'link' ? invitation.farm : null;
-  const ask = await request(secret, key.public, slot, random(NONCE_LEN), fitting(phoneName));
+  const ask = await request(secret, key.public, hub.place, random(NONCE_LEN), fitting(phoneName));
   const body = encode({ pair_request: ask });
   let trouble: Trouble = 'broker';
   let absent = 0;

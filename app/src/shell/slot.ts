@@ -20,7 +20,16 @@ export class HeldSlot {
 
   /** Takes the lowest free slot and counts this start; `null` where all are taken. */
   static async take(store: Store): Promise<HeldSlot | null> {
-    for (let slot = 0; slot < SLOT_COUNT; slot++) {
+    return HeldSlot.takeFrom(store, 0);
+  }
+
+  /** Takes one that nobody has taken from us yet: lost ones stay locked, and below. */
+  async takeNext(): Promise<HeldSlot | null> {
+    return HeldSlot.takeFrom(this.store, this.slot + 1);
+  }
+
+  private static async takeFrom(store: Store, first: number): Promise<HeldSlot | null> {
+    for (let slot = first; slot < SLOT_COUNT; slot++) {
       if (await lock(`farm-tunnel-slot-${slot}`))
         return new HeldSlot(slot, await store.countStart(slot), store);
     }

@@ -1,6 +1,6 @@
 /**
  * What the phone keeps, in IndexedDB: its key (not extractable), the pinned
- * farms, counts of starts, settings, outages. Where IndexedDB is gone the app
+ * farms, counts of starts, settings, outages, readings. Where IndexedDB is gone the app
  * works from memory and says so.
  */
 
@@ -9,10 +9,19 @@ import { generatePair } from '../core/keys';
 import type { Service } from '../core/service';
 
 const NAME = 'farm-tunnel';
-const VERSION = 1;
+const VERSION = 2;
 
 /** Outages kept per farm: a month of bad days. */
 const MAX_OUTAGES = 500;
+
+/** Days of which it is kept how long this phone looked: what the screen shows, and some. */
+const MAX_DAYS = 40;
+
+/** Readings kept of one series: a month of one every five minutes. */
+export const MAX_READINGS = 9_000;
+
+/** Series kept of a farm. */
+export const MAX_SERIES = 100;
 
 /** A paired farm. Its key never changes; a new key is a new pairing. */
 export interface FarmRecord {
@@ -24,6 +33,8 @@ export interface FarmRecord {
   pairedAt: number;
   /** As last heard, for the offline screens. */
   services: Service[];
+  /** Who is paired with it, as last heard; ids as people see them. */
+  phones?: { id: string; name: string }[];
   lastLive: number | null;
 }
 
@@ -32,7 +43,42 @@ export interface Outage {
   farm: string;
   from: number;
   to: number | null;
+  /** When it was last seen to go on: an app that was closed meanwhile knows no more. */
+  seen?: number;
   reason: string;
+}
+
+/** How long this phone looked on one day, and how much of that the farm was away; in milliseconds. */
+export interface Day {
+  farm: string;
+  /** Its first moment, by this phone's clock. */
+  from: number;
+  looked: number;
+  away: number;
+}
+
+/** One reading, as it is kept. */
+export interface Kept {
+  n: number;
+  /** Milliseconds since 1970. */
+  t: number;
+  clock: 'set' | 'corrected' | 'guessed';
+  value: number;
+}
+
+/** The newest of a series, and how many of it are kept. */
+export interface Series {
+  name: string;
+  unit: string;
+  last: Kept;
+  count: number;
+}
+
+/** What is known of a farm's readings. */
+export interface ReadingsState {
+  /** Everything up to this number was handled. */
+  after: number;
+  series: Series[];
 }
 
 /** What the owner chose. */
@@ -43,7 +89,18 @@ export interface Settings {
 
 const DEFAULT_SETTINGS: Settings = { language: null, phoneName: '' };
 
-type StoreName = 'device' | 'farms' | 'outages';
+const STORES = ['device', 'farms', 'outages', 'days', 'series', 'readings'] as const;
+type StoreName = (typeof STORES)[number];
+
+/** A mark beside the database, which outlives it where only that is lost: reads it, or sets it. */
+function mark(value?: string): string | null {
+  try {
+    if (value !== undefined) localStorage.setItem('farm-tunnel', value);
+    return localStorage.getItem('farm-tunnel');
+  } catch {
+    return null;
+  }
+}
 
 function promised<T>(request: IDBRequest<T>): Promise<T> {
   return new Promise((resolve, reject) => {
@@ -56,15 +113,20 @@ function openDatabase(): Promise<IDBDatabase> {
   const request = indexedDB.open(NAME, VERSION);
   request.onupgradeneeded = () => {
     const database = request.result;
-    database.createObjectStore('device');
-    database.createObjectStore('farms');
-    database.createObjectStore('outages');
+    for (const name of STORES)
+      if (!database.objectStoreNames.contains(name)) database.createObjectStore(name);
   };
   return promised(request);
 }
 
-/** Outages in order of time within a farm. */
-const outageKey = (farm: string, from: number) => `${farm}/${String(from).padStart(16, '0')}`;
+/** Numbers as text, in their order. */
+const ordered = (number: number) => String(number).padStart(16, '0');
+
+/** Outages and days in order of time within a farm. */
+const outageKey = (farm: string, from: number) => `${farm}/${ordered(from)}`;
+
+/** A series' readings in order; a name can have any sign of its own, but none that is left here. */
+const seriesKey = (farm: string, name: string) => `${farm}/${encodeURIComponent(name)}/`;
 
 export class Store {
   /** Without a database everything is kept until the page is closed. */
@@ -72,7 +134,16 @@ export class Store {
     device: new Map(),
     farms: new Map(),
     outages: new Map(),
+    days: new Map(),
+    series: new Map(),
+    readings: new Map(),
   };
+
+  /** A write failed: storage is full, or broken. What is kept in memory goes on. */
+  private failing = false;
+
+  /** There was a key once, and it is gone: the browser cleared what it kept. */
+  keyLost = false;
 
   private constructor(private readonly database: IDBDatabase | null) {}
 
@@ -92,7 +163,7 @@ export class Store {
 
   /** Whether what is kept outlives the page. */
   get isDurable(): boolean {
-    return this.database !== null;
+    return this.database !== null && !this.failing;
   }
 
   private async get<T>(store: StoreName, key: string): Promise<T | undefined> {
@@ -115,15 +186,25 @@ export class Store {
     return keys.map((key, at) => [String(key), values[at] as T]);
   }
 
-  private async change(store: StoreName, work: (objects: IDBObjectStore) => void): Promise<void> {
+  private async change(
+    store: StoreName,
+    work: (objects: IDBObjectStore) => void,
+    durability: IDBTransactionDurability = 'strict',
+  ): Promise<void> {
     if (!this.database) return;
-    const transaction = this.database.transaction(store, 'readwrite', { durability: 'strict' });
+    const transaction = this.database.transaction(store, 'readwrite', { durability });
     const done = new Promise<void>((resolve, reject) => {
       transaction.oncomplete = () => resolve();
       transaction.onabort = () => reject(transaction.error ?? new Error('storage is full'));
     });
-    work(transaction.objectStore(store));
-    await done;
+    try {
+      work(transaction.objectStore(store));
+      await done;
+      this.failing = false;
+    } catch (error) {
+      this.failing = true;
+      throw error;
+    }
   }
 
   private async put(store: StoreName, key: string, value: unknown): Promise<void> {
@@ -140,15 +221,17 @@ export class Store {
   async keyPair(): Promise<CryptoKeyPair> {
     const known = await this.get<CryptoKeyPair>('device', 'key');
     if (known) return known;
+    this.keyLost = this.database !== null && mark() !== null;
     const pair = await generatePair();
-    await this.put('device', 'key', pair);
+    // Where nothing can be kept the key is good until the page is closed.
+    await this.put('device', 'key', pair).catch(() => undefined);
     return pair;
   }
 
   /** Counts a start of this slot; at least `least`. */
   async countStart(slot: number, least = 0): Promise<number> {
     const starts = Math.max(((await this.get<number>('device', `starts-${slot}`)) ?? 0) + 1, least);
-    await this.put('device', `starts-${slot}`, starts);
+    await this.put('device', `starts-${slot}`, starts).catch(() => undefined);
     return starts;
   }
 
@@ -168,11 +251,20 @@ export class Store {
 
   async putFarm(farm: FarmRecord): Promise<void> {
     await this.put('farms', farm.id, farm);
+    mark('paired');
+    this.keyLost = false;
   }
 
   async removeFarm(id: string): Promise<void> {
     await this.remove('farms', id);
-    for (const [key] of await this.all<Outage>('outages', `${id}/`)) await this.remove('outages', key);
+    await this.remove('series', id);
+    for (const store of ['outages', 'days', 'readings'] as const) await this.clear(store, `${id}/`);
+  }
+
+  /** Removes all whose key begins with `prefix`. */
+  private async clear(store: StoreName, prefix: string): Promise<void> {
+    for (const key of this.memory[store].keys()) if (key.startsWith(prefix)) this.memory[store].delete(key);
+    await this.change(store, objects => objects.delete(IDBKeyRange.bound(prefix, `${prefix}\uffff`)));
   }
 
   /** The farm's outages, newest first. */
@@ -186,5 +278,71 @@ export class Store {
     const all = await this.all<Outage>('outages', `${outage.farm}/`);
     for (const [key] of all.slice(0, Math.max(0, all.length - MAX_OUTAGES)))
       await this.remove('outages', key);
+  }
+
+  /** How long this phone looked, by day, newest first. */
+  async days(farm: string): Promise<Day[]> {
+    return (await this.all<Day>('days', `${farm}/`)).map(([, day]) => day).reverse();
+  }
+
+  /** Adds to a day what was looked at since the last time. */
+  async addToDay(farm: string, from: number, looked: number, away: number): Promise<void> {
+    const key = outageKey(farm, from);
+    const known = await this.get<Day>('days', key);
+    const day = { farm, from, looked: (known?.looked ?? 0) + looked, away: (known?.away ?? 0) + away };
+    await this.put('days', key, day);
+    const all = await this.all<Day>('days', `${farm}/`);
+    for (const [old] of all.slice(0, Math.max(0, all.length - MAX_DAYS))) await this.remove('days', old);
+  }
+
+  /** What is known of a farm's readings. */
+  async readingsState(farm: string): Promise<ReadingsState> {
+    return (await this.get<ReadingsState>('series', farm)) ?? { after: 0, series: [] };
+  }
+
+  /** Keeps readings, then how far they go: what is cut off in between comes again. */
+  async putReadings(
+    farm: string,
+    readings: (Kept & { name: string })[],
+    state: ReadingsState,
+  ): Promise<void> {
+    const entries = readings.map(
+      ({ name, ...kept }) => [`${seriesKey(farm, name)}${ordered(kept.n)}`, kept] as const,
+    );
+    if (this.database) {
+      const put = (objects: IDBObjectStore) => {
+        for (const [key, kept] of entries) objects.put(kept, key);
+      };
+      // The farm has them still: a lost write costs nothing.
+      if (entries.length > 0) await this.change('readings', put, 'relaxed');
+      await this.change('series', objects => objects.put(state, farm), 'relaxed');
+    } else {
+      for (const [key, kept] of entries) this.memory.readings.set(key, kept);
+      this.memory.series.set(farm, state);
+    }
+  }
+
+  /** The readings of a series, oldest first. */
+  async readings(farm: string, name: string): Promise<Kept[]> {
+    return (await this.all<Kept>('readings', seriesKey(farm, name))).map(([, kept]) => kept);
+  }
+
+  /** Forgets the oldest readings of a series; how many are left. */
+  async trimReadings(farm: string, name: string): Promise<number> {
+    const all = await this.all<Kept>('readings', seriesKey(farm, name));
+    const old = all.slice(0, Math.max(0, all.length - MAX_READINGS));
+    const last = old.at(-1);
+    if (last) {
+      for (const [key] of old) this.memory.readings.delete(key);
+      const range = IDBKeyRange.bound(seriesKey(farm, name), last[0]);
+      await this.change('readings', objects => objects.delete(range), 'relaxed');
+    }
+    return all.length - old.length;
+  }
+
+  /** A farm's state was put back: what was kept is of no use for it. */
+  async forgetReadings(farm: string): Promise<void> {
+    await this.remove('series', farm);
+    await this.clear('readings', `${farm}/`);
   }
 }

@@ -30,6 +30,8 @@ export interface Surroundings {
   changed(): void;
   /** The farm told its name and services. */
   farm(info: FarmInfo): void;
+  /** Our place was taken: answered by {@link Tunnel.moveTo} or the event `no_slot`. */
+  takeAnotherSlot(): void;
 }
 
 interface Slot {
@@ -79,6 +81,17 @@ export class Tunnel {
   start(): void {
     this.streams.revive();
     this.event({ kind: 'start' });
+  }
+
+  /** Our place at the broker and the farm. */
+  get slot(): number {
+    return this.around.session.slot;
+  }
+
+  /** Goes on in another place, with epochs of its own. */
+  moveTo(slot: number, epoch: Epoch): void {
+    this.around.session = { phone: this.around.session.phone, slot };
+    this.event({ kind: 'new_slot', epoch });
   }
 
   /** Whether somebody looks. */
@@ -172,8 +185,7 @@ export class Tunnel {
           break;
         }
         case 'take_another_slot':
-          // Our key can't be copied, and tabs hold their slots by locks: this is another program's mistake.
-          queueMicrotask(() => this.event({ kind: 'no_slot' }));
+          queueMicrotask(() => this.around.takeAnotherSlot());
           break;
         case 'ended':
           break;

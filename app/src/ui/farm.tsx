@@ -1,11 +1,13 @@
 /** One farm: how it stands, what it offers, how the connection is. */
 
 import { useState } from 'preact/hooks';
+import * as base32 from '../core/base32';
 import type { FarmView } from '../shell/farm';
 import type { Strings } from '../strings/en';
 import { Chart } from './chart';
 import { useApp, useChanges, useStrings } from './context';
 import { Bar, Value } from './parts';
+import { Readings } from './readings';
 import { go, href } from './route';
 import { Chip, reason, timing } from './status';
 
@@ -31,7 +33,9 @@ export function Farm({ farm }: { farm: FarmView }) {
           )}
         </section>
         <Services t={t} farm={farm} />
+        <Readings farm={farm} />
         <Measured t={t} farm={farm} />
+        <Phones t={t} farm={farm} />
         <a class="button" href={href({ screen: 'outages', farm: id })}>
           {t.outages}
         </a>
@@ -85,6 +89,28 @@ function Measured({ t, farm }: { t: Strings; farm: FarmView }) {
         <Value name={t.loss}>{loss === null ? '–' : t.percent(Math.round(loss * 100))}</Value>
         <Value name={t.quality}>{grade === null ? '–' : t.grades[grade]}</Value>
       </dl>
+    </section>
+  );
+}
+
+/** Who else gets in, as the farm last said. */
+function Phones({ t, farm }: { t: Strings; farm: FarmView }) {
+  const app = useApp();
+  const { phones } = farm.record;
+  if (!phones?.length) return null;
+  const own = base32.encode(app.phone);
+  return (
+    <section>
+      <h2>{t.phones}</h2>
+      <ul class="list">
+        {phones.map(({ id, name }) => (
+          <li key={id}>
+            <span>{name || id.slice(0, 8)}</span>
+            <span class="quiet">{id === own ? t.thisPhone : id.slice(0, 8)}</span>
+          </li>
+        ))}
+      </ul>
+      <p class="quiet">{t.phonesHint}</p>
     </section>
   );
 }

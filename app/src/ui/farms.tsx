@@ -13,6 +13,11 @@ export function Farms() {
       <Bar title={t.farms} />
       <main>
         {!app.store.isDurable && <p class="notice warning">{t.notDurable}</p>}
+        {app.store.keyLost && app.farms.length === 0 && (
+          <p class="notice warning" role="alert">
+            {t.keyLost}
+          </p>
+        )}
         {app.farms.length === 0 && (
           <section class="empty">
             <img src="/icon.svg" alt="" width="96" height="96" />

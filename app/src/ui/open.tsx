@@ -14,6 +14,7 @@ export function Open({ farm, service }: { farm: FarmView; service: string }) {
   const [view, setView] = useState<View | null>(null);
   const [state, setState] = useState<ViewState>('waiting');
   const status = farm.status();
+  const why = reason(t, status);
   const live = status.state === 'live';
   // A page that is shown stays: what it asks for waits in the tunnel.
   const wanted = live || view !== null;
@@ -41,11 +42,12 @@ export function Open({ farm, service }: { farm: FarmView; service: string }) {
       <div class="strip">
         <Chip t={t} status={status} live />
         {!live && !status.calm && <span class="quiet">{timing(t, farm, status)}</span>}
+        {wanted && why && <span class="why">{why}</span>}
       </div>
       {!wanted && (
         <main>
           <p class="notice">{t.queued(service)}</p>
-          {reason(t, status) && <p class="why">{reason(t, status)}</p>}
+          {why && <p class="why">{why}</p>}
         </main>
       )}
       {wanted && state === 'opening' && <p class="quiet pad">{t.opening}</p>}

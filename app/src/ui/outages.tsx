@@ -3,19 +3,19 @@
 import { useEffect, useState } from 'preact/hooks';
 import type { Failure } from '../core/recovery';
 import type { FarmView } from '../shell/farm';
-import type { Outage } from '../shell/store';
+import type { Day, Outage } from '../shell/store';
 import { languageOf, spanText, useApp, useChanges, useStrings } from './context';
-import { Bar } from './parts';
+import { Bar, Value } from './parts';
 
-const DAY = 86_400_000;
+/** Days that "a month" has. */
+const MONTH = 30;
 
-/** Share of a time in which the farm was there, as a text. */
-export function availability(outages: readonly Outage[], from: number, to: number, language: string): string {
-  const gone = outages.reduce((sum, one) => {
-    const span = Math.min(one.to ?? to, to) - Math.max(one.from, from);
-    return sum + Math.max(0, span);
-  }, 0);
-  const share = to > from ? 1 - gone / (to - from) : 1;
+/** Share of the time that this phone looked in which the farm was there, as a text; `null` where it did not look. */
+export function availability(days: readonly Day[], language: string): string | null {
+  const looked = days.reduce((sum, day) => sum + day.looked, 0);
+  const away = days.reduce((sum, day) => sum + Math.min(day.away, day.looked), 0);
+  if (looked === 0) return null;
+  const share = 1 - away / looked;
   // Never rounded up to a perfection that was not there.
   const format = new Intl.NumberFormat(language, { style: 'percent', minimumFractionDigits: 2 });
   return format.format(Math.floor(share * 10_000) / 10_000);
@@ -25,16 +25,22 @@ export function Outages({ farm }: { farm: FarmView }) {
   useChanges();
   const [app, t] = [useApp(), useStrings()];
   const [outages, setOutages] = useState<Outage[]>([]);
-  const { id, pairedAt, name } = farm.record;
+  const [days, setDays] = useState<Day[]>([]);
+  const { id, name } = farm.record;
   const state = farm.status().state;
   useEffect(() => {
     void state;
+    farm.keep();
     void app.store.outages(id).then(setOutages, () => undefined);
-  }, [app, id, state]);
-  const now = Date.now();
+    void app.store.days(id).then(setDays, () => undefined);
+  }, [app, farm, id, state]);
   const language = languageOf(app.settings);
-  const day = availability(outages, Math.max(pairedAt, new Date().setHours(0, 0, 0, 0)), now, language);
-  const month = availability(outages, Math.max(pairedAt, now - 30 * DAY), now, language);
+  const midnight = new Date().setHours(0, 0, 0, 0);
+  const month = new Date(midnight).setDate(new Date(midnight).getDate() - MONTH + 1);
+  const spans: [string, Day[]][] = [
+    [t.today, days.filter(day => day.from >= midnight)],
+    [t.month(MONTH), days.filter(day => day.from >= month)],
+  ];
   const when = new Intl.DateTimeFormat(language, {
     dateStyle: 'medium',
     timeStyle: 'medium',
@@ -44,7 +50,23 @@ export function Outages({ farm }: { farm: FarmView }) {
       <Bar title={t.outages} back={{ screen: 'farm', farm: id }} />
       <main>
         <h2>{name}</h2>
-        <p>{t.available(day, month)}</p>
+        <dl class="values">
+          {spans.map(([span, seen]) => (
+            <Value key={span} name={span}>
+              {availability(seen, language) ?? '–'}
+              <span class="quiet">
+                {t.lookedFor(
+                  spanText(
+                    t,
+                    seen.reduce((sum, day) => sum + day.looked, 0),
+                  ),
+                )}
+              </span>
+            </Value>
+          ))}
+        </dl>
+        <p class="quiet">{t.availableHint}</p>
+        <h2>{t.outageList}</h2>
         {outages.length === 0 && <p class="quiet">{t.noOutages}</p>}
         <ul class="cards">
           {outages.slice(0, 100).map(outage => (

@@ -8,6 +8,7 @@ import { Farms } from './farms';
 import { Open } from './open';
 import { Outages } from './outages';
 import { Pair } from './pair';
+import { ReadingScreen } from './reading';
 import { useRoute } from './route';
 import { Settings } from './settings';
 import { UpdateNotice } from './update';
@@ -39,6 +40,12 @@ function Screens({ invitation }: { invitation: string | null }) {
       return farm ? <Farm farm={farm} key={route.farm} /> : <Farms />;
     case 'outages':
       return farm ? <Outages farm={farm} /> : <Farms />;
+    case 'reading':
+      return farm ? (
+        <ReadingScreen farm={farm} name={route.series} key={`${route.farm}/${route.series}`} />
+      ) : (
+        <Farms />
+      );
     case 'open':
       return farm ? (
         <Open farm={farm} service={route.service} key={`${route.farm}/${route.service}`} />

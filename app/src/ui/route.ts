@@ -6,22 +6,31 @@ export type Route =
   | { screen: 'farms' }
   | { screen: 'farm'; farm: string }
   | { screen: 'outages'; farm: string }
+  | { screen: 'reading'; farm: string; series: string }
   | { screen: 'open'; farm: string; service: string }
   | { screen: 'pair' }
   | { screen: 'settings' };
 
 /** Reads a fragment; the list of farms for what is none of ours. */
 export function readRoute(fragment: string): Route {
-  const [screen, farm, service] = fragment.replace(/^#\/?/, '').split('/').map(decodeURIComponent);
+  let parts: string[] = [];
+  try {
+    parts = fragment.replace(/^#\/?/, '').split('/').map(decodeURIComponent);
+  } catch {
+    // Not made by us.
+  }
+  const [screen, farm, service] = parts;
   if (screen === 'pair' || screen === 'settings') return { screen };
   if (farm && (screen === 'farm' || screen === 'outages')) return { screen, farm };
   if (farm && service && screen === 'open') return { screen, farm, service };
+  if (farm && service && screen === 'reading') return { screen, farm, series: service };
   return { screen: 'farms' };
 }
 
 /** The fragment of a screen. */
 export function href(route: Route): string {
-  const parts = [route.screen, 'farm' in route ? route.farm : '', 'service' in route ? route.service : ''];
+  const last = 'service' in route ? route.service : 'series' in route ? route.series : '';
+  const parts = [route.screen, 'farm' in route ? route.farm : '', last];
   return `#/${parts.filter(Boolean).map(encodeURIComponent).join('/')}`;
 }
 

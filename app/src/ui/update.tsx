@@ -16,6 +16,10 @@ export function UpdateNotice() {
         if (registration.waiting && workers.controller) setReady(registration.waiting);
       };
       offer();
+      // An installed app may stay open for weeks.
+      document.addEventListener('visibilitychange', () => {
+        if (document.visibilityState === 'visible') void registration.update().catch(() => undefined);
+      });
       registration.addEventListener('updatefound', () => {
         registration.installing?.addEventListener('statechange', offer);
       });

@@ -201,6 +201,7 @@ function conversation(
   return new Promise((resolve, reject) => {
     let controller: ReadableStreamDefaultController<Uint8Array>;
     let over = false;
+    let isEvents = false;
     let promised = 0;
     const end = () => {
       over = true;
@@ -229,7 +230,9 @@ function conversation(
       if (over) return;
       end();
       reject(new Error(why));
-      controller.error(new TypeError(why));
+      // Events that broke off are asked for again by the browser; Chromium gives up on those that failed.
+      if (isEvents) controller.close();
+      else controller.error(new TypeError(why));
     };
     request.signal.addEventListener('abort', () => {
       if (over) return;
@@ -241,6 +244,9 @@ function conversation(
       if (over) return;
       switch (message.kind) {
         case 'head':
+          isEvents = message.fields.some(
+            ([name, value]) => name.toLowerCase() === 'content-type' && /^\s*text\/event-stream/i.test(value),
+          );
           resolve({ head: message, body });
           break;
         case 'data':

@@ -329,8 +329,15 @@ pub(crate) fn control() -> BoxedStrategy<Control> {
                 Control::Hello(Hello { session, epoch, boot, streams, watched })
             }
         ),
-        (text(64), vec(offered(), 0..8))
-            .prop_map(|(name, services)| Control::Farm(control::Farm { name, services })),
+        (text(64), vec(offered(), 0..8), vec((any::<[u8; PhoneId::LEN]>(), text(64)), 0..8)).prop_map(
+            |(name, services, phones)| {
+                let phones = (phones.into_iter())
+                    .map(|(id, name)| (PhoneId::from_bytes(id), name))
+                    .map(|(id, name)| control::PairedPhone { id, name })
+                    .collect();
+                Control::Farm(control::Farm { name, services, phones })
+            }
+        ),
         any::<bool>().prop_map(|watched| Control::Attention(Attention { watched })),
         select(GOODBYE.to_vec()).prop_map(|reason| Control::Goodbye(control::Goodbye { reason })),
     ]

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use farm_protocol::control::{self, Attention, Control, Hello};
 use farm_protocol::epoch::Epoch;
 use farm_protocol::frame::{Frame, MAX_OFFSET, MAX_PAYLOAD, StreamState};
+use farm_protocol::id::PhoneId;
 use farm_protocol::ping::Ping;
 use farm_protocol::service::{Service, ServiceKind};
 use serde_json::json;
@@ -57,7 +58,7 @@ pub(super) fn control(out: &mut Vec<Case>) {
     add(
         out,
         "farm, no services",
-        Control::Farm(control::Farm { name: String::new(), services: Vec::new() }),
+        Control::Farm(control::Farm { name: String::new(), services: Vec::new(), phones: Vec::new() }),
         json!({"farm": {"name": "", "services": []}}),
     );
     let service = |name: &str, kind| Service { name: name.to_owned(), kind };
@@ -67,11 +68,15 @@ pub(super) fn control(out: &mut Vec<Case>) {
         Control::Farm(control::Farm {
             name: "North field".to_owned(),
             services: vec![service("greenhouse", ServiceKind::Http), service("ssh", ServiceKind::Tcp)],
+            phones: vec![control::PairedPhone {
+                id: PhoneId::from_bytes([7; PhoneId::LEN]),
+                name: "Телефон".to_owned(),
+            }],
         }),
         json!({"farm": {"name": "North field", "services": [
             {"name": "greenhouse", "kind": "http"},
             {"name": "ssh", "kind": "tcp"},
-        ]}}),
+        ], "phones": [{"id": h(&[7; PhoneId::LEN]), "name": "Телефон"}]}}),
     );
     for watched in [true, false] {
         add(

@@ -1,0 +1,266 @@
+// Every row of the failure table, in a network of its own, as the person with
+// the phone sees it: what it says, how soon, and when all is well again.
+
+import { mkdirSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { check, must } from './checks.mjs';
+import { Net, obstacle } from './net.mjs';
+import { phone, until, World } from './world.mjs';
+
+/** Where the pictures go. */
+const folder = process.env.SHOTS ?? fileURLToPath(new URL('../../target/app-faults/', import.meta.url));
+
+/** How soon a failure must be shown: three seconds, and what a loaded machine takes. */
+const SHOWN_WITHIN = 3_500;
+
+/**
+ * Notes every change of what is shown, with the wall clock's time, and asks
+ * the farm's page for something as fast as it answers.
+ */
+function observe() {
+  const seen = [];
+  globalThis.__seen = seen;
+  const look = () => {
+    const chip = document.querySelector('.chip[role=status]');
+    const why = document.querySelector('.why')?.textContent ?? '';
+    const text = chip?.textContent.replace(/^[●◐○✕]/u, '') ?? '';
+    const entry = { at: Date.now(), mood: chip?.dataset.mood ?? '', text, why };
+    const last = seen.at(-1);
+    if (last?.mood !== entry.mood || last?.why !== why) seen.push(entry);
+  };
+  new MutationObserver(look).observe(document.body, {
+    subtree: true,
+    childList: true,
+    characterData: true,
+    attributes: true,
+  });
+  look();
+}
+
+function askOn() {
+  const answers = [];
+  globalThis.__answers = answers;
+  const run = async () => {
+    for (;;) {
+      try {
+        const { status } = await fetch('/api/readings', { cache: 'no-store' });
+        answers.push({ at: Date.now(), ok: status === 200 });
+      } catch {
+        answers.push({ at: Date.now(), ok: false });
+      }
+      await new Promise(resolve => setTimeout(resolve, 20));
+    }
+  };
+  void run();
+}
+
+class Stage {
+  rows = [];
+
+  async begin() {
+    this.net = await Net.start();
+    this.world = await World.start({ net: this.net });
+    const { context } = await this.world.browser();
+    const { link } = await this.world.invite();
+    this.page = await phone(context, link);
+    await this.page.getByRole('button', { name: 'Pair', exact: true }).click();
+    await this.fine();
+    await this.page.getByText('greenhouse', { exact: true }).click();
+    await this.open();
+  }
+
+  /** The greenhouse's page is shown and asked for something without a pause. */
+  async open() {
+    await this.fine();
+    this.frame = await until('the farm page', () =>
+      this.page.frames().find(frame => /--.*\.localhost:\d+\/(?!__view)/.test(frame.url())),
+    );
+    await this.frame.getByText('°C').first().waitFor();
+    await this.page.evaluate(observe);
+    await this.frame.evaluate(askOn);
+    await this.answered();
+  }
+
+  async fine(within = 30_000) {
+    await this.page.locator('.chip[role=status][data-mood=fine]').waitFor({ timeout: within });
+  }
+
+  /** One more answer of the farm's page. */
+  async answered() {
+    const from = Date.now();
+    await until('an answer', () =>
+      this.frame.evaluate(from => globalThis.__answers.some(one => one.ok && one.at > from), from),
+    );
+  }
+
+  /**
+   * One row: `fault` happens, `shown` is waited for (a mood, or nothing), then
+   * `repair`. `page` says whether the page's requests must all be answered.
+   */
+  async row(name, { fault, mood = null, repair = null, stay = 0, requests = true, file }) {
+    const { page, frame } = this;
+    const at = Date.now();
+    await fault();
+    let said = null;
+    if (mood) {
+      const find = () =>
+        page.evaluate(
+          ([at, mood]) => globalThis.__seen.find(one => one.at >= at && one.mood === mood),
+          [at, mood],
+        );
+      said = await until(`${name}: to be shown`, find, 20_000);
+      if (stay > 0) {
+        await page.waitForTimeout(stay);
+        said = (await page.evaluate(() => globalThis.__seen.at(-1))) ?? said;
+      }
+      await page.screenshot({ path: `${folder}${file}.png` });
+    }
+    const first = await page.evaluate(
+      at => globalThis.__seen.find(one => one.at >= at && one.mood !== 'fine')?.at ?? null,
+      at,
+    );
+    await repair?.();
+    const repaired = repair ? Date.now() : at;
+    await this.answered();
+    await this.fine();
+    const [seen, answers] = [
+      await page.evaluate(() => globalThis.__seen),
+      await frame.evaluate(() => globalThis.__answers),
+    ];
+    const back = seen.findLast(one => one.mood === 'fine')?.at ?? at;
+    const times = answers.filter(one => one.ok).map(one => one.at);
+    const data = (times.find(time => time > repaired) ?? Date.now()) - repaired;
+    const gap = Math.max(...times.slice(1).map((time, index) => (time < at ? 0 : time - times[index])));
+    const failed = answers.filter(one => one.at >= at && !one.ok).length;
+    this.rows.push({
+      name,
+      shown: first === null ? 'not shown' : `${first - at} ms`,
+      said: said ? [said.text, said.why].filter(Boolean).join(' — ') : '',
+      healed: repair ? `${Math.max(0, data, first === null ? 0 : back - repaired)} ms` : '',
+      gap: `${gap} ms`,
+      failed,
+    });
+    if (mood && first !== null) must(first - at <= SHOWN_WITHIN, `shown only after ${first - at} ms`);
+    if (requests) must(failed === 0, `${failed} requests of the page failed`);
+    return `shown ${this.rows.at(-1).shown}, healed ${this.rows.at(-1).healed}, silent for ${gap} ms${
+      said ? `: ${this.rows.at(-1).said}` : ''
+    }`;
+  }
+
+  async end() {
+    await this.world?.stop();
+    this.net?.stop();
+  }
+}
+
+/** Runs the table; gives its rows, or why it can't run here. */
+export async function faults() {
+  const why = obstacle();
+  if (why) return why;
+  mkdirSync(folder, { recursive: true });
+  const stage = new Stage();
+  try {
+    await stage.begin();
+    const { world } = stage;
+    const row = (name, what) => check(`fault: ${name}`, () => stage.row(name, what));
+    await row('phone loses its network for 5 s', {
+      file: 'phone-offline',
+      mood: 'gone',
+      stay: 2_000,
+      fault: () => stage.net.plug('phone', false),
+      repair: () => stage.net.plug('phone', true),
+    });
+    await row('farm’s address changes', {
+      file: 'address',
+      fault: () => stage.net.readdress('farm', 2, 3),
+      repair: () => undefined,
+    });
+    await row('farm’s router gets another public address', {
+      file: 'public-address',
+      fault: () => stage.net.farmAppearsAs(9),
+      repair: () => undefined,
+    });
+    await row('farm’s router forgets its mappings', {
+      file: 'mappings',
+      fault: () => stage.net.forget(),
+      repair: () => undefined,
+    });
+    await row('farm’s program restarts', {
+      file: 'restart',
+      fault: () => world.agent.end(),
+      repair: () => world.agent.start(),
+      requests: true,
+    });
+    await row('farm loses power', {
+      file: 'power',
+      mood: 'gone',
+      stay: 1_000,
+      fault: () => {
+        stage.net.plug('farm', false);
+        return world.agent.end();
+      },
+      repair: () => {
+        stage.net.run(
+          'farm',
+          'ip link set eth0 up',
+          `ip route replace default via ${stage.net.subnet('farm')}.1`,
+        );
+        return world.agent.start();
+      },
+    });
+    await row('broker is down for 5 s', {
+      file: 'broker',
+      fault: () => world.broker.end(),
+      repair: async () => {
+        await stage.page.getByText('meeting server is away').waitFor();
+        await stage.page.screenshot({ path: `${folder}broker.png` });
+        await world.broker.start();
+      },
+    });
+    await row('datagrams are blocked, no relay', {
+      file: 'blocked',
+      mood: 'gone',
+      stay: 6_000,
+      fault: () => stage.net.blockDatagrams(true),
+      repair: () => stage.net.blockDatagrams(false),
+      requests: false,
+    });
+    await check('fault: app restarts', async () => {
+      await stage.page.reload();
+      const began = await stage.page.evaluate(() => performance.timeOrigin);
+      await stage.fine();
+      const took = Date.now() - began;
+      await stage.open();
+      stage.rows.push({
+        name: 'app restarts',
+        shown: '',
+        said: '',
+        healed: `${Math.round(took)} ms`,
+        gap: '',
+        failed: 0,
+      });
+      return `live ${Math.round(took)} ms after the page began to load`;
+    });
+    return stage.rows;
+  } finally {
+    await stage.end();
+  }
+}
+
+/** The table as text. */
+export function table(rows) {
+  const columns = [
+    ['failure', 'name'],
+    ['shown after', 'shown'],
+    ['healed after', 'healed'],
+    ['page silent', 'gap'],
+    ['failed requests', 'failed'],
+    ['what the phone says', 'said'],
+  ];
+  const cells = [
+    columns.map(([title]) => title),
+    ...rows.map(row => columns.map(([, key]) => String(row[key]))),
+  ];
+  const widths = columns.map((_, at) => Math.max(...cells.map(row => row[at].length)));
+  return cells.map(row => `| ${row.map((cell, at) => cell.padEnd(widths[at])).join(' | ')} |`).join('\n');
+}
