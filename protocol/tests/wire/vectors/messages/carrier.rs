@@ -76,7 +76,7 @@ pub(super) fn control(out: &mut Vec<Case>) {
         json!({"farm": {"name": "North field", "services": [
             {"name": "greenhouse", "kind": "http"},
             {"name": "ssh", "kind": "tcp"},
-        ], "phones": [{"id": h(&[7; PhoneId::LEN]), "name": "Телефон"}]}}),
+        ], "phones": [{"id": h([7; PhoneId::LEN]), "name": "Телефон"}]}}),
     );
     for watched in [true, false] {
         add(
