@@ -1,0 +1,206 @@
+// What happens to an app over its life: hidden for long, updated, copied, with
+// a wrong clock, without room, without what it had kept.
+
+import { cpSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { check, must, same } from './checks.mjs';
+import { phone, run, until } from './world.mjs';
+
+/** Counts what leaves the page, and lets a test move the page's wall clock. */
+function meter() {
+  globalThis.__sent = 0;
+  for (const type of [WebSocket, RTCDataChannel]) {
+    const send = type.prototype.send;
+    type.prototype.send = function (...args) {
+      globalThis.__sent += 1;
+      return send.apply(this, args);
+    };
+  }
+  const now = Date.now.bind(Date);
+  globalThis.__offset = globalThis.__offset ?? 0;
+  Date.now = () => now() + globalThis.__offset;
+}
+
+const fine = (page, within = 30_000) =>
+  page.locator('.chip[role=status][data-mood=fine]').waitFor({ timeout: within });
+
+async function paired(world, context, prepare) {
+  const page = await context.newPage();
+  await page.setViewportSize({ width: 360, height: 740 });
+  if (prepare) await page.addInitScript(prepare);
+  const { link } = await world.invite();
+  await page.goto(link);
+  await page.getByRole('button', { name: /Pair|Сопрячь/ }).click();
+  await fine(page);
+  return page;
+}
+
+export async function life(world) {
+  await check('hidden for long nothing is sent; shown again it is live at once', async () => {
+    const { context, stop } = await world.browser();
+    const page = await paired(world, context, meter);
+    const hide = hidden =>
+      page.evaluate(hidden => {
+        Object.defineProperty(document, 'visibilityState', {
+          configurable: true,
+          get: () => (hidden ? 'hidden' : 'visible'),
+        });
+        document.dispatchEvent(new Event('visibilitychange'));
+      }, hidden);
+    await hide(true);
+    // Five minutes later, as far as the app can tell.
+    await page.evaluate(() => {
+      globalThis.__offset = 301_000;
+    });
+    await until('the farm to be left', async () => {
+      const status = JSON.parse(await run('farm-agent', ['status', '--json', '--state', world.agentState]));
+      return (status.sessions ?? []).every(one => one.state !== 'live' || one.phone === 'first');
+    }).catch(() => undefined);
+    const rested = () => page.evaluate(() => globalThis.__sent);
+    // The goodbyes have left when the count stands for two looks of the monitor.
+    let count = await rested();
+    await until('silence', async () => {
+      await page.waitForTimeout(4_500);
+      const now = await rested();
+      const still = now === count;
+      count = now;
+      return still;
+    });
+    const began = Date.now();
+    await hide(false);
+    await fine(page);
+    const took = Date.now() - began;
+    await stop();
+    must(took <= 1_500, `live only ${took} ms after it was shown`);
+    return `silent for 4.5 s on end, live ${took} ms after it was shown`;
+  });
+
+  await check(
+    'a copy of the browser’s profile does not fight: one of them goes on in another place',
+    async () => {
+      const first = await world.browser();
+      await paired(world, first.context);
+      await first.stop();
+      const copy = `${first.profile}-copy`;
+      cpSync(first.profile, copy, {
+        recursive: true,
+        filter: path => !/Singleton|DevToolsActivePort/.test(path),
+      });
+      const pages = [];
+      const browsers = [await world.browser([], first.profile), await world.browser([], copy)];
+      for (const { context } of browsers) {
+        const page = await context.newPage();
+        await page.goto(world.url);
+        await page.locator('a.card').click();
+        pages.push(page);
+      }
+      for (const page of pages) await fine(page);
+      // Both stay: ten looks of each without a change.
+      for (let look = 0; look < 10; look++) {
+        await pages[0].waitForTimeout(300);
+        for (const page of pages)
+          must(await page.locator('.chip[role=status][data-mood=fine]').isVisible(), 'they fight');
+      }
+      for (const { stop } of browsers) await stop();
+    },
+  );
+
+  await check('a clock an hour off changes nothing', async () => {
+    const { context, stop } = await world.browser();
+    const page = await paired(world, context, () => {
+      const now = Date.now.bind(Date);
+      Date.now = () => now() - 3_600_000;
+    });
+    const said = await page.locator('.standing').textContent();
+    must(/for \d+ s|for a moment|уже/.test(said), `it says ${said}`);
+    await stop();
+  });
+
+  await check('without IndexedDB it works until it is closed, and says so', async () => {
+    const { context, stop } = await world.browser();
+    const page = await paired(world, context, () => {
+      indexedDB.open = () => {
+        throw new DOMException('gone', 'UnknownError');
+      };
+    });
+    await page.goto(`${page.url().split('#')[0]}#/`);
+    await page.getByText(/This browser keeps nothing|Браузер ничего не хранит/).waitFor();
+    await stop();
+  });
+
+  await check('with full storage it pairs, works, and says that nothing is kept', async () => {
+    const { context, stop } = await world.browser();
+    const page = await context.newPage();
+    await page.goto(world.url);
+    await page.locator('.empty').waitFor();
+    const devtools = await context.newCDPSession(page);
+    await devtools.send('Storage.overrideQuotaForOrigin', {
+      origin: world.url.replace(/\/$/, ''),
+      quotaSize: 1,
+    });
+    const { link } = await world.invite();
+    await page.goto('about:blank');
+    await page.goto(link);
+    await page.getByRole('button', { name: /Pair|Сопрячь/ }).click();
+    await fine(page);
+    await page.evaluate(() => {
+      location.hash = '#/';
+    });
+    await page.getByText(/This browser keeps nothing|Браузер ничего не хранит/).waitFor();
+    await stop();
+  });
+
+  await check('keys that the browser cleared are missed, and pairing is offered', async () => {
+    const { context, stop } = await world.browser();
+    const page = await paired(world, context);
+    await page.goto(`${world.url}icon.svg`);
+    await page.evaluate(
+      () =>
+        new Promise((resolve, reject) => {
+          const request = indexedDB.deleteDatabase('farm-tunnel');
+          request.onsuccess = resolve;
+          request.onblocked = () => reject(new Error('blocked'));
+        }),
+    );
+    await page.goto(world.url);
+    await page.getByText(/cleared what this app had kept|стёр всё/).waitFor();
+    // The same farm again, as a new phone.
+    const { link } = await world.invite();
+    await page.goto('about:blank');
+    await page.goto(link);
+    await page.getByRole('button', { name: /Pair|Сопрячь/ }).click();
+    await fine(page);
+    // And once more, though it is paired: one farm, live.
+    const { link: again } = await world.invite();
+    await page.goto('about:blank');
+    await page.goto(again);
+    await page.getByRole('button', { name: /Pair|Сопрячь/ }).click();
+    await fine(page);
+    await page.goto(world.url);
+    await page.locator('a.card').first().waitFor();
+    same(await page.locator('a.card').count(), 1, 'farms');
+    await stop();
+  });
+
+  await check('a new version is offered, and taken when it is wanted', async () => {
+    const { context, stop } = await world.browser();
+    const page = await phone(context, world.url);
+    await until('the worker', () => page.evaluate(() => navigator.serviceWorker.controller !== null));
+    for (const file of readdirSync(world.served)) if (file.endsWith('.gz')) rmSync(`${world.served}/${file}`);
+    const change = (file, from, to) => {
+      const text = readFileSync(`${world.served}/${file}`, 'utf8');
+      must(from.test(text), `${file} has no ${from}`);
+      writeFileSync(`${world.served}/${file}`, text.replace(from, to));
+    };
+    change('index.html', /<body>/, '<body data-version="2">');
+    change('sw.js', /farm-tunnel-\$\{?[^`"']*|farm-tunnel-[0-9a-f]{16}/, found => `${found}2`);
+    await world.broker.end();
+    await world.broker.start();
+    await page.goto(world.url);
+    same(await page.evaluate(() => document.body.dataset.version ?? '1'), '1', 'version before');
+    await page.getByRole('button', { name: 'Use it now' }).click();
+    await until('the new version', () =>
+      page.evaluate(() => document.body?.dataset.version === '2').catch(() => false),
+    );
+    await stop();
+  });
+}
