@@ -22,6 +22,8 @@ mod handler;
 mod keeper;
 mod lane;
 mod launch;
+mod redundancy;
+mod repeater;
 mod resolve;
 mod runtime;
 mod sdp;
@@ -60,6 +62,7 @@ pub use self::{
     channel::{Carrier, Channel, Path, PathKind},
     config::{IceServer, PeerConfig, Tuning},
     error::{LostReason, PeerError, PeerEvent},
+    repeater::KnownLoss,
     sdp::{MAX_SDP, SdpError, fingerprint},
 };
 

@@ -12,7 +12,7 @@ use farm_protocol::signal::{Content, OfferRefused};
 use farm_tunnel::address_watch::carrier_addresses;
 use farm_tunnel::carrier::{self, Carrier, CarrierId, Note};
 use farm_tunnel::mux;
-use farm_tunnel::peer::{Peer, PeerConfig, PeerError, PeerEvent};
+use farm_tunnel::peer::{KnownLoss, Peer, PeerConfig, PeerError, PeerEvent};
 use farm_tunnel::session::farm::{Action, Event};
 use farm_tunnel::stream::Streams;
 
@@ -29,6 +29,7 @@ pub(super) struct SessionRuntime {
     pub(super) streams: Streams,
     pub(super) carriers: BTreeMap<Epoch, Slot>,
     pub(super) watched: bool,
+    pub(super) known_loss: KnownLoss,
 }
 
 /// A carrier, from its offer on.
@@ -113,7 +114,15 @@ impl Farm {
             self.counters.clone(),
         );
         farm_tunnel::executor::spawn(serve).detach();
-        self.sessions.insert(session, SessionRuntime { streams, carriers: BTreeMap::new(), watched: true });
+        self.sessions.insert(
+            session,
+            SessionRuntime {
+                streams,
+                carriers: BTreeMap::new(),
+                watched: true,
+                known_loss: KnownLoss::default(),
+            },
+        );
     }
 
     fn connect(&mut self, id: CarrierId, offer: Offer) {
@@ -129,6 +138,7 @@ impl Farm {
             // last resort, and at their watched pace they would wake an idle
             // connection many times a second for as long as it lives.
             watched: false,
+            known_loss: runtime.known_loss.clone(),
             ..PeerConfig::default()
         };
         let built = self.built.0.clone();

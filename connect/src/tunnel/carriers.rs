@@ -92,6 +92,7 @@ impl Worker {
             // last resort, and at their watched pace they would wake an idle
             // connection many times a second for as long as it lives.
             watched: false,
+            known_loss: self.known_loss.clone(),
             ..PeerConfig::default()
         };
         let (built, session) = (self.built.0.clone(), self.session_id);

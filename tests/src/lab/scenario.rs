@@ -160,9 +160,10 @@ const fn within(noticed: Option<Goal>, recovered: Option<Goal>) -> Goals {
 
 /// Five pings: what the machine's own scheduling may cost.
 const NO_OUTAGE: Duration = Duration::from_millis(250);
-/// The card: a failure is mended within 15 s. A path that answers half of all
-/// round trips is none yet, but a reader must see it move.
-const LOSSY_GAP: Duration = Duration::from_secs(15);
+/// A path that answers half of all round trips is none yet, but a reader must
+/// see it move: two of the transport's timers in a row (1 and 2 s), or a death
+/// (2 s) and a new carrier.
+const LOSSY_GAP: Duration = Duration::from_secs(5);
 /// The card: back at the broker within 10 s.
 const REGISTERED: Duration = Duration::from_secs(10);
 

@@ -94,10 +94,12 @@ impl World {
             return;
         };
         let since = match node.dead_since {
-            Some((known, since)) if known == epoch => since,
+            // Whoever begins to look at a path that has been gone for a while
+            // finds out from then on.
+            Some((known, since, looked)) if known == epoch && (looked || !watched) => since,
             _ => now,
         };
-        node.dead_since = Some((epoch, since));
+        node.dead_since = Some((epoch, since, watched));
         let farm = &self.ctx.net.hosts[1 + node.farm.0];
         let phone = &self.ctx.net.hosts[node.identity.host];
         let trip = (farm.latency + farm.jitter + phone.latency + phone.jitter) * 2;

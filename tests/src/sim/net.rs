@@ -12,6 +12,12 @@ pub type HostId = usize;
 /// The broker's machine.
 pub const BROKER: HostId = 0;
 
+/// From this loss on, packets are sent more than once (`peer::redundancy`).
+const LOSSY: f64 = 0.05;
+
+/// So often.
+const COPIES: u32 = 3;
+
 /// How a host's router maps addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Nat {
@@ -116,6 +122,9 @@ pub enum Fate {
 pub struct Net {
     /// By [`HostId`].
     pub hosts: Vec<Host>,
+    /// Both ends of a carrier send their packets more than once where many are
+    /// lost, as the product's own do; a browser does not.
+    pub repeats: bool,
 }
 
 impl Net {
@@ -162,10 +171,18 @@ impl Net {
             Verdict::Unknown if tcp && (a.resets || b.resets) => Fate::Reset,
             Verdict::Unknown => Fate::Lost,
             Verdict::Passes => {
-                let lost = rng.chance(a.loss) || rng.chance(b.loss);
+                let times = if tcp { 1 } else { self.times(from, to) };
+                let lost = (0..times).all(|_| rng.chance(a.loss) || rng.chance(b.loss));
                 if lost { Fate::Lost } else { Fate::Arrives(self.delay(from.host, to.host, rng)) }
             }
         }
+    }
+
+    /// How often a carrier's packet is sent: what the engine's sockets do is
+    /// simulated without the second that they take to notice.
+    pub fn times(&self, from: &Endpoint, to: &Endpoint) -> u32 {
+        let loss = self.hosts[from.host].loss.max(self.hosts[to.host].loss);
+        if self.repeats && loss >= LOSSY { COPIES } else { 1 }
     }
 
     /// How long a packet takes.

@@ -197,7 +197,9 @@ impl Ctx {
             matches!(o.state, PeerState::Handshake | PeerState::Open)
                 && self.net.connects_both_ways(&p.end, &o.end)
         });
-        let lost = self.rng.chance(self.net.hosts[p.end.host].loss);
+        let times = other.map_or(1, |o| self.net.times(&p.end, &o.end));
+        let loss = self.net.hosts[p.end.host].loss;
+        let lost = (0..times).all(|_| self.rng.chance(loss));
         let now = self.now;
         let Some(p) = self.peers.get_mut(&peer) else { return false };
         if p.state != PeerState::Handshake {

@@ -55,7 +55,7 @@ pub struct PhoneNode {
     /// How many look, when it is not looked away from.
     pub watchers: usize,
     /// Since when the path of its live carrier is gone.
-    pub dead_since: Option<(farm_protocol::epoch::Epoch, Instant)>,
+    pub dead_since: Option<(farm_protocol::epoch::Epoch, Instant, bool)>,
     /// When it is woken next.
     pub wake: Option<Instant>,
     wakes: (u64, u32),

@@ -98,9 +98,11 @@ pub const SHRINK_ROUND_TRIPS: u32 = 8;
 pub const SHRINK_AT_LEAST: Duration = Duration::from_secs(1);
 
 /// How long after a resume the other end may take to say what became of a
-/// stream it did not list: its answer is the first thing it sends, so this is
-/// many round trips of the slowest path.
-pub const RESUME_ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+/// stream it did not list. Its answer is the first thing it sends, but on a
+/// path that loses half of all packets the transport's timers hold it back, and
+/// they double up to a minute: a stream must not end for that while pings are
+/// answered.
+pub const RESUME_ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 
 /// How long after its open was sent a stream may stay unanswered. The answer
 /// comes at once, but may have to wait behind [`IN_FLIGHT_LIMIT`] bytes of

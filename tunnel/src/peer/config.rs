@@ -2,6 +2,8 @@
 
 use std::{fmt, net::SocketAddr, time::Duration};
 
+use super::KnownLoss;
+
 /// A STUN or TURN server, as the session hands it out.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct IceServer {
@@ -36,6 +38,8 @@ pub struct PeerConfig {
     pub open_within: Duration,
     /// Sizes that decide the throughput.
     pub tuning: Tuning,
+    /// What the connections of a session know of their path's loss.
+    pub known_loss: KnownLoss,
 }
 
 impl Default for PeerConfig {
@@ -47,6 +51,7 @@ impl Default for PeerConfig {
             watched: true,
             open_within: OPEN_WITHIN,
             tuning: Tuning::default(),
+            known_loss: KnownLoss::default(),
         }
     }
 }

@@ -16,8 +16,8 @@ use webrtc::{
 };
 
 use super::{
-    Channel, LostReason, MAX_MESSAGE, PeerError, Tuning, engine, keeper::Status, runtime::DriverRuntime,
-    window::Window,
+    Channel, LostReason, MAX_MESSAGE, PeerError, Tuning, engine, keeper::Status, redundancy::Pace,
+    runtime::DriverRuntime, window::Window,
 };
 
 /// Bytes of control messages that may be unacknowledged: two of the largest, so that one can be
@@ -93,10 +93,21 @@ impl Lane {
             // Before looking, so that a turn in between is not missed.
             let turn = self.runtime.turn();
             let outstanding = self.outstanding().await?;
-            if room.admits(outstanding, message.len()) {
+            let pace = match &*room {
+                Room::Fixed(_) => Pace::Go,
+                Room::Measured(_) => self.runtime.pace(outstanding, message.len()),
+            };
+            if let Pace::Pause(pause) = pace {
+                smol::Timer::after(pause).await;
+                self.alive()?;
+                continue;
+            }
+            if pace == Pace::Go && room.admits(outstanding, message.len()) {
                 break;
             }
-            if let Room::Measured(window) = &mut *room {
+            if let Room::Measured(window) = &mut *room
+                && pace == Pace::Go
+            {
                 window.limited();
             }
             self.runtime.after_turn(turn, self.index).await;

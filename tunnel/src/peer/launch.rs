@@ -60,7 +60,7 @@ pub(super) async fn launch(config: PeerConfig) -> Result<Launched, PeerError> {
 
 async fn make(config: PeerConfig) -> Result<Launched, PeerError> {
     let servers = resolve::resolve(&config.ice_servers).await?;
-    let runtime = Arc::new(DriverRuntime::new(settings::relayed(&servers)));
+    let runtime = Arc::new(DriverRuntime::new(settings::relayed(&servers), config.known_loss.clone()));
     let (signals, heard) = bounded(MAX_SIGNALS);
     let (failures, failed) = bounded(1);
     let (first, gathered) = bounded(1);

@@ -36,7 +36,11 @@ use webrtc::runtime::{
     AsyncInterval, AsyncTcpListener, AsyncTcpStream, AsyncUdpSocket, JoinHandle, Runtime, SmolRuntime,
 };
 
-use super::Channel;
+use super::{
+    Channel,
+    redundancy::Pace,
+    repeater::{KnownLoss, Repeater},
+};
 use crate::executor;
 
 /// Who may wait for a turn: a sender on each channel, and the keeper.
@@ -72,6 +76,7 @@ thread_local! {
 /// One connection's runtime.
 pub(super) struct DriverRuntime {
     turns: Arc<Turns>,
+    repeater: Repeater,
 }
 
 /// What a driver's sleeps have to remember between two turns of its loop.
@@ -97,8 +102,9 @@ struct Turns {
 impl DriverRuntime {
     /// A runtime for one connection. Packets that go through a TURN server (`relayed`) are wrapped
     /// one turn after they were queued, so they need a second extra turn.
-    pub(super) fn new(relayed: bool) -> Self {
+    pub(super) fn new(relayed: bool, known_loss: KnownLoss) -> Self {
         Self {
+            repeater: Repeater::new(known_loss),
             turns: Arc::new(Turns {
                 extra: if relayed { 2 } else { 1 },
                 granted: AtomicU8::new(0),
@@ -116,6 +122,7 @@ impl DriverRuntime {
     /// received and nobody is looking.
     pub(super) fn set_open(&self) {
         self.turns.open.store(true, Relaxed);
+        self.repeater.opened();
     }
 
     /// Whether somebody is looking; at first somebody is.
@@ -137,6 +144,11 @@ impl DriverRuntime {
             if self.turn() == seen { Poll::Pending } else { Poll::Ready(()) }
         })
         .await;
+    }
+
+    /// When a message of the data channel may be sent.
+    pub(super) fn pace(&self, outstanding: usize, bytes: usize) -> Pace {
+        self.repeater.pace(outstanding, bytes)
     }
 
     /// Makes senders look again, as after a turn: the connection has ended.
@@ -292,7 +304,7 @@ impl Runtime for DriverRuntime {
 
     fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
         enlarge_buffers(&socket);
-        SmolRuntime.wrap_udp_socket(socket)
+        Ok(self.repeater.wrap(SmolRuntime.wrap_udp_socket(socket)?))
     }
 
     fn wrap_tcp_listener(&self, listener: std::net::TcpListener) -> io::Result<Arc<dyn AsyncTcpListener>> {
@@ -349,7 +361,7 @@ mod tests {
     #[test]
     fn every_real_wake_up_is_followed_by_the_granted_turns() {
         for (relayed, expected) in [(false, 1), (true, 2)] {
-            let runtime = DriverRuntime::new(relayed);
+            let runtime = DriverRuntime::new(relayed, KnownLoss::default());
             for _ in 0..3 {
                 for _ in 0..expected {
                     assert!(at_once(&runtime, LONG), "a turn is granted");
@@ -362,7 +374,7 @@ mod tests {
 
     #[test]
     fn an_extra_turn_that_was_not_taken_is_granted_again() {
-        let runtime = DriverRuntime::new(false);
+        let runtime = DriverRuntime::new(false, KnownLoss::default());
         // A packet was ready in the same select, so that the sleep was not polled, or only once.
         drop(runtime.sleep_in_driver(LONG));
         assert_eq!(runtime.sleep_in_driver(LONG).now_or_never(), None);
@@ -379,7 +391,7 @@ mod tests {
                 smol::Timer::after(Duration::from_millis(300)).map(|_| false),
             ))
         };
-        let runtime = DriverRuntime::new(false);
+        let runtime = DriverRuntime::new(false, KnownLoss::default());
         runtime.set_open();
         runtime.set_watched(false);
         for _ in 0..STILL_AFTER {

@@ -51,7 +51,7 @@ export const SHRINK_ROUND_TRIPS = 8;
 /** A window never halves faster than this. */
 export const SHRINK_AT_LEAST: Duration = seconds(1);
 /** How long after a resume the other end may take to say what became of a stream it did not list. */
-export const RESUME_ANSWER_DEADLINE = seconds(10);
+export const RESUME_ANSWER_DEADLINE = seconds(60);
 /** How long after its open was sent a stream may stay unanswered. */
 export const OPEN_ANSWER_DEADLINE = seconds(60);
 /** Closed streams whose outcome is remembered. */
