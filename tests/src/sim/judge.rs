@@ -80,6 +80,12 @@ impl World {
         }
     }
 
+    /// The network got better: devices are looked at only now and then, and a
+    /// path that was whole in between has not been gone all the time.
+    pub fn look_at_paths(&mut self) {
+        (0..self.phones.len()).for_each(|place| self.check_path(place));
+    }
+
     /// A carrier whose path is gone does not count as live for long.
     fn check_path(&mut self, place: usize) {
         let node = &mut self.phones[place];

@@ -35,8 +35,8 @@ pub fn make(seed: u64, options: Options) -> World {
     let mut key_rng = Rng::new(ctx.rng.draw());
     let mut keys = || DeviceKey::from_seed(key_rng.bytes()).expect("any 32 bytes are a seed");
     let mut world = World::new(ctx, &mut keys, farms, &phones_of);
+    world.ctx.net.repeats = key_rng.chance(0.5);
     let places = Places { farms: (1..=farms).collect(), phones: (1 + farms..=farms + phones).collect() };
-    world.ctx.net.repeats = world.ctx.rng.chance(0.5);
     if world.ctx.rng.chance(0.3) {
         super::single::schedule(&mut world, options);
     } else {

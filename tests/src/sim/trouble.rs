@@ -78,6 +78,7 @@ impl World {
         let fault = self.faults[at].fault;
         self.ctx.note(|| format!("over: {fault:?}"));
         self.undo(fault);
+        self.look_at_paths();
     }
 
     fn undo(&mut self, fault: Fault) {

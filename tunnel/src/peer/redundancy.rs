@@ -274,12 +274,12 @@ mod tests {
         let start = Instant::now();
         let (mut near, mut far) = (open(start), open(start));
         for _ in 0..3 {
-            near.received(&packet(7, 60), start);
+            near.received(&packet(100, 60), start);
         }
         let copies = near.copies(&packet(0, 60), start);
         assert_eq!(copies, ASKED);
         for _ in 0..=copies.len() {
-            far.received(&packet(0, 60), start);
+            far.received(&packet(100, 60), start);
         }
         assert!(far.copies(&packet(0, 60), start).is_empty());
         assert!(near.copies(&packet(0, 60), start + HOLD).is_empty());
