@@ -14,17 +14,17 @@ const connection = new wrtc.RTCPeerConnection();
 const channel = connection.createDataChannel('bulk');
 connection.onicecandidate = ({ candidate }) => candidate && say({ candidate });
 channel.binaryType = 'arraybuffer';
-channel.bufferedAmountLowThreshold = WAITING / 2;
 channel.onmessage = ({ data }) => {
   let left = Number(data);
   const bytes = new Uint8Array(MESSAGE);
+  // This stack does not say when there is room again: look at every turn of the loop.
   const more = () => {
     while (left > 0 && channel.bufferedAmount < WAITING) {
-      channel.send(bytes.subarray(0, Math.min(left, MESSAGE)));
+      channel.send(left >= MESSAGE ? bytes : bytes.slice(0, left));
       left -= MESSAGE;
     }
+    if (left > 0) setImmediate(more);
   };
-  channel.onbufferedamountlow = more;
   more();
 };
 await connection.setLocalDescription(await connection.createOffer());

@@ -51,12 +51,15 @@ async function openings(context, url, rate) {
   return Object.fromEntries(Object.entries(best).map(([name, time]) => [name, Math.round(time)]));
 }
 
+/** Who hears what the page says. */
+const told = (globalThis.told = { to: () => undefined });
+
 /** Megabytes a second from the other stack to this page. */
-async function other(page) {
+export async function other(page) {
   const program = fileURLToPath(new URL('./other-stack.mjs', import.meta.url));
   const child = spawn(process.execPath, [program], { stdio: ['pipe', 'pipe', 'inherit'] });
   try {
-    await page.exposeFunction('__say', message => child.stdin.write(`${message}\n`)).catch(() => undefined);
+    told.to = message => child.stdin.write(`${message}\n`);
     await page.evaluate(() => {
       const connection = new RTCPeerConnection();
       globalThis.__other = {
@@ -73,8 +76,10 @@ async function other(page) {
         candidate && globalThis.__say(JSON.stringify({ candidate }));
     });
     const lines = createInterface({ input: child.stdout });
-    lines.on('line', line => {
-      void page.evaluate(async text => {
+    // In turn: a candidate before its description would be lost.
+    let turn = Promise.resolve();
+    const hear = line =>
+      page.evaluate(async text => {
         const { connection } = globalThis.__other;
         const { description, candidate } = JSON.parse(text);
         if (description) {
@@ -83,6 +88,8 @@ async function other(page) {
           globalThis.__say(JSON.stringify({ description: connection.localDescription }));
         } else await connection.addIceCandidate(candidate).catch(() => undefined);
       }, line);
+    lines.on('line', line => {
+      turn = turn.then(() => hear(line)).catch(() => undefined);
     });
     return await page.evaluate(async size => {
       const { connection, channel: opening } = globalThis.__other;
@@ -107,7 +114,7 @@ async function other(page) {
 }
 
 /** Megabytes a second from the farm's service through the tunnel to its page. */
-const ours = frame =>
+export const ours = frame =>
   frame.evaluate(async size => {
     const began = performance.now();
     const reader = (await fetch(`/download/${size}MB.bin`)).body.getReader();
@@ -135,6 +142,7 @@ export async function speed(context, world, view) {
     const [mine, theirs] = [[], []];
     const frame = await view();
     const blank = await context.newPage();
+    await blank.exposeFunction('__say', message => told.to(message));
     await blank.goto(`${world.url}icon.svg`);
     for (let turn = 0; turn < TRIES; turn++) {
       mine.push(await ours(frame));

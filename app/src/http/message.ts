@@ -1,7 +1,7 @@
 /** HTTP/1.1 (RFC 9112), the client's side, over any byte stream. */
 
 import { type Bytes, utf8 } from '../core/bytes';
-import { type ByteReader, HttpError } from './reader';
+import { type ByteReader, CutShort, HttpError } from './reader';
 
 /** Largest head of an answer, in bytes, and most header fields: what browsers take. */
 const MAX_HEAD = 256 * 1024;
@@ -100,7 +100,7 @@ export async function* readBody(
 async function* counted(reader: ByteReader, length: number): AsyncGenerator<Bytes> {
   for (let left = length; left > 0; ) {
     const bytes = await reader.some(Math.min(left, PIECE));
-    if (!bytes) throw new HttpError('the service closed the connection in the middle');
+    if (!bytes) throw new CutShort();
     left -= bytes.length;
     yield bytes;
   }

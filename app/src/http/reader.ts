@@ -5,6 +5,13 @@ import { type Bytes, concat } from '../core/bytes';
 /** The other end broke HTTP, or ended too early. */
 export class HttpError extends Error {}
 
+/** The other end was gone too early: it may have restarted. */
+export class CutShort extends HttpError {
+  constructor() {
+    super('the service closed the connection in the middle');
+  }
+}
+
 const LF = 10;
 
 export class ByteReader {
@@ -36,7 +43,7 @@ export class ByteReader {
       }
       if (this.held.length > limit) throw new HttpError('a line is too long');
       from = this.held.length;
-      if (!(await this.more())) throw new HttpError('the service closed the connection in the middle');
+      if (!(await this.more())) throw new CutShort();
     }
   }
 
@@ -51,7 +58,7 @@ export class ByteReader {
   /** Exactly `count` bytes. */
   async exactly(count: number): Promise<Bytes> {
     while (this.held.length < count) {
-      if (!(await this.more())) throw new HttpError('the service closed the connection in the middle');
+      if (!(await this.more())) throw new CutShort();
     }
     const bytes = this.held.slice(0, count);
     this.held = this.held.subarray(count);

@@ -3,7 +3,7 @@
 import { type Bytes, concat, utf8 } from '../core/bytes';
 import type { CookieJar } from '../http/cookies';
 import { type ResponseHead, readBody, readHead, values, writeHead } from '../http/message';
-import { ByteReader, HttpError } from '../http/reader';
+import { ByteReader, CutShort, HttpError } from '../http/reader';
 import { nonceOf, requestFields, responseFields } from '../http/rewrite';
 import type { Ask, FromWorker, ToWorker } from '../view/protocol';
 import { report } from './log';
@@ -94,7 +94,7 @@ class Exchange {
     if (this.headSent || this.bodyTouched) return false;
     const safe = this.asked.method === 'GET' || this.asked.method === 'HEAD';
     const lost =
-      error instanceof HttpError || (error instanceof StreamReset && error.reason !== 'unknown_service');
+      error instanceof CutShort || (error instanceof StreamReset && error.reason !== 'unknown_service');
     return safe && lost;
   }
 

@@ -165,7 +165,7 @@ export class Hub {
   }
 
   private async takeNext(): Promise<boolean> {
-    const slot = await this.slot.takeNext();
+    const slot = await this.slot.takeNext(Math.max(this.slot.epoch, ...this.tunnels.map(one => one.epoch)));
     if (!slot) {
       // Perhaps the other program leaves.
       this.socket.event({ kind: 'start' });

@@ -23,15 +23,18 @@ export class HeldSlot {
     return HeldSlot.takeFrom(store, 0);
   }
 
-  /** Takes one that nobody has taken from us yet: lost ones stay locked, and below. */
-  async takeNext(): Promise<HeldSlot | null> {
-    return HeldSlot.takeFrom(this.store, this.slot + 1);
+  /**
+   * Takes one that nobody has taken from us yet: lost ones stay locked, and below. Its epochs follow `used`,
+   * the newest of ours, since streams and carriers go by them.
+   */
+  async takeNext(used: Epoch): Promise<HeldSlot | null> {
+    return HeldSlot.takeFrom(this.store, this.slot + 1, starts(used) + 1);
   }
 
-  private static async takeFrom(store: Store, first: number): Promise<HeldSlot | null> {
+  private static async takeFrom(store: Store, first: number, least = 0): Promise<HeldSlot | null> {
     for (let slot = first; slot < SLOT_COUNT; slot++) {
       if (await lock(`farm-tunnel-slot-${slot}`))
-        return new HeldSlot(slot, await store.countStart(slot), store);
+        return new HeldSlot(slot, await store.countStart(slot, least), store);
     }
     return null;
   }

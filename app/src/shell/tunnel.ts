@@ -88,6 +88,11 @@ export class Tunnel {
     return this.around.session.slot;
   }
 
+  /** The newest epoch that was used. */
+  get epoch(): Epoch {
+    return this.session.epoch;
+  }
+
   /** Goes on in another place, with epochs of its own. */
   moveTo(slot: number, epoch: Epoch): void {
     this.around.session = { phone: this.around.session.phone, slot };
