@@ -6,6 +6,7 @@ import { type ResponseHead, readBody, readHead, values, writeHead } from '../htt
 import { ByteReader, CutShort, HttpError } from '../http/reader';
 import { nonceOf, requestFields, responseFields } from '../http/rewrite';
 import type { Ask, FromWorker, ToWorker } from '../view/protocol';
+import { turn } from './clock';
 import { report } from './log';
 import { StreamReset, type TunnelStream } from './streams';
 
@@ -17,6 +18,9 @@ const RETRY_EVERY_MS = 300;
 
 /** A body up to this size is collected, so that the service hears its length; a longer one goes in chunks. */
 const WHOLE_BODY = 1024 * 1024;
+
+/** Pieces of this size are part of something large, where a moment more does not matter. */
+const BULK = 32 * 1024;
 
 /** What conversations of one service share. */
 export interface Around {
@@ -113,6 +117,8 @@ class Exchange {
     for await (const bytes of readBody(reader, asked.method, head)) {
       await this.deliver(bytes);
       if (this.over) return;
+      // What came meanwhile goes in one message: under load each costs more than its bytes.
+      if (bytes.length >= BULK) await turn();
     }
     this.say({ kind: 'end' });
     stream.abort();
@@ -141,7 +147,9 @@ class Exchange {
         this.waitsForCredit = null;
         continue;
       }
-      const part = rest.slice(0, this.credit);
+      // Given away whole where nobody else holds a part of it.
+      const whole = rest.length <= this.credit && rest.length === rest.buffer.byteLength;
+      const part = whole ? rest : rest.slice(0, this.credit);
       this.credit -= part.length;
       rest = rest.subarray(part.length);
       this.line.postMessage({ kind: 'data', bytes: part.buffer } satisfies ToWorker, [part.buffer]);

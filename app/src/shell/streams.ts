@@ -4,7 +4,7 @@
  * carrier, only a pause.
  */
 
-import type { Bytes } from '../core/bytes';
+import { type Bytes, concat } from '../core/bytes';
 import type { Epoch } from '../core/epoch';
 import { type Frame, MAX_PAYLOAD, type ResetReason, type StreamId, type StreamState } from '../core/frame';
 import { type Event, Mux } from '../core/mux';
@@ -188,10 +188,17 @@ export class Streams {
 
   private async read(id: StreamId, end: End): Promise<Bytes | null> {
     for (;;) {
-      const bytes = this.ends.has(id) ? this.mux.read(id, READ_AT_ONCE, now()) : null;
-      if (bytes) {
+      const parts: Bytes[] = [];
+      for (let size = 0; this.ends.has(id) && size < READ_AT_ONCE; ) {
+        const bytes = this.mux.read(id, READ_AT_ONCE - size, now());
+        if (!bytes) break;
+        parts.push(bytes);
+        size += bytes.length;
+      }
+      const [first] = parts;
+      if (first) {
         this.after();
-        return bytes;
+        return parts.length === 1 ? first : concat(...parts);
       }
       if (end.reset !== null) throw new StreamReset(end.reset);
       if (end.finished) return null;
