@@ -16,12 +16,20 @@ export async function check(name, work) {
   }
 }
 
+let skipped = 0;
+
+/** Says that something can't be checked here, and why. */
+export function skip(name, why) {
+  skipped += 1;
+  console.log(`SKIP  ${name}: ${why}`);
+}
+
 /** Ends the run. */
 export function conclude() {
   const failed = results.filter(passed => !passed).length;
   const verdict = failed > 0 ? 'FAILED' : 'ok';
   console.log(
-    `test result: ${verdict}. ${results.length - failed} passed; ${failed} failed; 0 ignored; 0 measured`,
+    `test result: ${verdict}. ${results.length - failed} passed; ${failed} failed; ${skipped} ignored; 0 measured`,
   );
   process.exitCode = failed > 0 ? 1 : 0;
 }

@@ -163,7 +163,7 @@ export async function faults() {
     await stage.begin();
     const { world } = stage;
     const row = (name, what) => check(`fault: ${name}`, () => stage.row(name, what));
-    await row('phone loses its network for 5 s', {
+    await row('phone loses its network', {
       file: 'phone-offline',
       mood: 'gone',
       stay: 2_000,
@@ -208,7 +208,7 @@ export async function faults() {
         return world.agent.start();
       },
     });
-    await row('broker is down for 5 s', {
+    await row('broker is down', {
       file: 'broker',
       fault: () => world.broker.end(),
       repair: async () => {

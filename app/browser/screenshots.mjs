@@ -2,7 +2,7 @@
 
 import { mkdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { phone, until, World } from './world.mjs';
+import { phone, run, until, World } from './world.mjs';
 
 const folder = fileURLToPath(new URL('../../docs/screenshots/', import.meta.url));
 mkdirSync(folder, { recursive: true });
@@ -27,10 +27,28 @@ try {
     await page.locator('button[type=submit]').click();
     await chip('fine');
     const farm = page.url();
-    // The chart says more when it has seen something.
-    await page.waitForTimeout(45_000);
+    const values = Array.from({ length: 30 }, (_, at) => 31 + 6 * Math.sin(at / 4) - at / 10);
+    for (const value of values) {
+      const args = [
+        'record',
+        tag === 'ru-RU' ? 'влажность почвы' : 'soil moisture',
+        value.toFixed(1),
+        '--unit',
+        '%',
+      ];
+      await run('farm-agent', [...args, '--state', world.agentState]);
+      // So that the charts have seen something.
+      await page.waitForTimeout(1_000);
+    }
     await shot('3-farm');
-    await page.locator('a.service').click();
+    await page.screenshot({ path: `${folder}3-farm-whole-${language}.png`, fullPage: true });
+    await page.locator('.reading').first().click();
+    await page.locator('input[name=range]').first().check({ force: true });
+    await page.locator('.history canvas').waitFor();
+    await page.waitForTimeout(300);
+    await shot('9-reading');
+    await page.goto(farm);
+    await page.locator('a.service').first().click();
     const frame = await until('the page', () =>
       page.frames().find(one => /--.*localhost:\d+\/(?!__view)/.test(one.url())),
     );
