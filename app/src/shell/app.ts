@@ -175,7 +175,7 @@ export class App {
         for (const { socket } of this.hubs.values()) socket.event({ kind: suspended ? 'stop' : 'start' });
       },
       hidden: () => {
-        for (const farm of this.farms) farm.keep();
+        for (const farm of this.farms) void farm.keep();
       },
       look: () => {
         // Streams begin and end without a word.

@@ -167,22 +167,28 @@ export class FarmView {
       this.looked += span;
       if (this.outage) this.away += span;
     }
-    if (at - this.keptAt >= KEEP_EVERY_MS || at < this.keptAt) this.keep();
+    if (at - this.keptAt >= KEEP_EVERY_MS || at < this.keptAt) void this.keep();
   }
 
+  /** One after the other: each adds to what the former wrote. */
+  private keeping: Promise<void> = Promise.resolve();
+
   /** Writes down what was looked at; also when the page is hidden, since it may never come back. */
-  keep(): void {
+  keep(): Promise<void> {
     const at = Date.now();
     const { looked, away, outage } = this;
     this.keptAt = at;
     this.looked = this.away = 0;
     const { id } = this.record;
-    if (looked > 0)
-      void this.store
-        .addToDay(id, new Date(at).setHours(0, 0, 0, 0), looked, away)
-        .then(() => this.store.putFarm(this.record))
-        .catch(() => undefined);
-    if (outage) void this.store.putOutage({ ...outage, seen: at }).catch(() => undefined);
+    this.keeping = this.keeping
+      .then(async () => {
+        if (outage && this.outage === outage) await this.store.putOutage({ ...outage, seen: at });
+        if (looked === 0) return;
+        await this.store.addToDay(id, new Date(at).setHours(0, 0, 0, 0), looked, away);
+        await this.store.putFarm(this.record);
+      })
+      .catch(() => undefined);
+    return this.keeping;
   }
 
   /** A loss that nobody needs to know of yet: just noticed, and the last answer not long ago. */

@@ -106,7 +106,7 @@ function Phones({ t, farm }: { t: Strings; farm: FarmView }) {
         {phones.map(({ id, name }) => (
           <li key={id}>
             <span>{name || id.slice(0, 8)}</span>
-            <span class="quiet">{id === own ? t.thisPhone : id.slice(0, 8)}</span>
+            <span class="quiet">{id === own && name !== t.device ? t.thisPhone : id.slice(0, 8)}</span>
           </li>
         ))}
       </ul>

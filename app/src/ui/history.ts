@@ -29,6 +29,7 @@ export function columns(points: readonly Kept[]): [number[], (number | null)[]] 
 export function history(place: HTMLElement, height: number, language: string, points: readonly Kept[]) {
   const scheme = matchMedia('(prefers-color-scheme: dark)');
   const time = new Intl.DateTimeFormat(language, { hour: '2-digit', minute: '2-digit' });
+  const precise = new Intl.DateTimeFormat(language, { timeStyle: 'medium' });
   const day = new Intl.DateTimeFormat(language, { day: 'numeric', month: 'short' });
   const number = new Intl.NumberFormat(language, { maximumFractionDigits: 2 });
   let shown = columns(points);
@@ -58,10 +59,11 @@ export function history(place: HTMLElement, height: number, language: string, po
         axes: [
           {
             ...axis,
-            space: 60,
+            space: 80,
             values: (_, splits) => {
-              const days = (splits.at(-1) ?? 0) - (splits[0] ?? 0) > 2 * 86_400;
-              return splits.map(at => (days ? day : time).format(at * 1000));
+              const span = (splits.at(-1) ?? 0) - (splits[0] ?? 0);
+              const format = span > 2 * 86_400 ? day : span > 600 ? time : precise;
+              return splits.map(at => format.format(at * 1000));
             },
           },
           { ...axis, size: 56, values: (_, splits) => splits.map(value => number.format(value)) },

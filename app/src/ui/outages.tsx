@@ -30,9 +30,10 @@ export function Outages({ farm }: { farm: FarmView }) {
   const state = farm.status().state;
   useEffect(() => {
     void state;
-    farm.keep();
-    void app.store.outages(id).then(setOutages, () => undefined);
-    void app.store.days(id).then(setDays, () => undefined);
+    void farm.keep().then(() => {
+      void app.store.outages(id).then(setOutages, () => undefined);
+      void app.store.days(id).then(setDays, () => undefined);
+    });
   }, [app, farm, id, state]);
   const language = languageOf(app.settings);
   const midnight = new Date().setHours(0, 0, 0, 0);

@@ -41,10 +41,8 @@ export function ReadingScreen({ farm, name }: { farm: FarmView; name: string }) 
     <>
       <Bar title={seriesName(t, name)} back={{ screen: 'farm', farm: record.id }} />
       <main>
-        <p class="row spread">
-          <span class="quiet">{record.name}</span>
-          <Chip t={t} status={farm.status()} live />
-        </p>
+        <p class="quiet">{record.name}</p>
+        <Chip t={t} status={farm.status()} live />
         {series && (
           <p class="now">
             <strong>{text(series.last.value)}</strong>
