@@ -60,6 +60,9 @@ fn serve() -> Result<()> {
         let server = Server::start(Options {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             stun: StunListen::Off,
+            tls: None,
+            redirect: None,
+            authority: None,
             state: state.path().to_owned(),
             names: BTreeSet::new(),
             trusted_proxies: Vec::new(),

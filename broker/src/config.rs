@@ -2,6 +2,7 @@
 //! instead.
 
 mod public_url;
+mod tls;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 pub use public_url::{PublicUrl, PublicUrlError};
+pub use tls::TlsSettings;
 
 use crate::app::Views;
 use crate::core::Limits;
@@ -63,6 +65,8 @@ pub struct Settings {
     pub app: Option<PathBuf>,
     /// Where the app shows farm pages.
     pub views: Option<Views>,
+    /// TLS; without it a proxy in front has to do it.
+    pub tls: Option<TlsSettings>,
     /// Changes to the limits.
     #[serde(default)]
     pub limits: LimitSettings,
@@ -133,6 +137,7 @@ impl Settings {
             stun: self.stun.or(other.stun),
             app: self.app.or(other.app),
             views: self.views.or(other.views),
+            tls: self.tls.or(other.tls),
             limits: LimitSettings {
                 connections: self.limits.connections.or(other.limits.connections),
                 connections_per_address: self
@@ -187,6 +192,10 @@ mod tests {
             public_url = "https://broker.example.org"
             trusted_proxy = ["127.0.0.1", "::1"]
             stun = "0.0.0.0:3478"
+            [tls]
+            certificate = "/etc/letsencrypt/live/b/fullchain.pem"
+            key = "/etc/letsencrypt/live/b/privkey.pem"
+            redirect = "[::]:80"
             [limits]
             connections_per_address = 500
             "#,
@@ -195,6 +204,7 @@ mod tests {
         assert_eq!(settings.listen().port(), 443);
         assert_eq!(settings.trusted_proxy.len(), 2);
         assert_eq!(settings.limits().connections_per_address, 500);
+        assert_eq!(settings.tls.as_ref().unwrap().redirect.unwrap().port(), 80);
         let command_line = Settings { listen: Some("127.0.0.1:0".parse().unwrap()), ..Settings::default() };
         let both = command_line.or(settings);
         assert_eq!(both.listen().port(), 0);
@@ -210,6 +220,7 @@ mod tests {
             ("public_url = \"ftp://x\"", ["line 1", "ftp://x"]),
             ("stun = \"on\"", ["line 1", "neither"]),
             ("[limits]\nconections = 1", ["line 2", "conections"]),
+            ("[tls]\ncertificate = \"/c.pem\"", ["line 1", "key"]),
         ] {
             let error = read(text).unwrap_err().to_string();
             assert!(expected.iter().all(|part| error.contains(part)), "{error}");

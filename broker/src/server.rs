@@ -8,9 +8,11 @@ mod digest;
 pub mod http;
 pub mod listen;
 pub mod outbox;
+mod redirect;
 pub mod site;
 mod socket;
 mod stun;
+pub mod tls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -24,20 +26,22 @@ use std::time::{Duration, Instant};
 use async_channel::{Receiver, Sender};
 use farm_store::Store;
 use ring::rand::{SecureRandom, SystemRandom};
-use smol::net::TcpListener;
+use smol::net::{TcpListener, TcpStream};
 use smol::{Task, Timer};
 
 use crate::core::counters::Counters;
 use crate::core::{Core, Limits, Settings};
 use crate::store::{self, RecordsError};
 use actor::{Actor, Input};
-use admission::Admission;
+use admission::{Admission, Ticket};
 use desk::{Desk, DeskError};
 use digest::Digest;
 use http::Front;
 use listen::{ListenError, StunListen};
 use outbox::Waiting;
+use redirect::Redirect;
 use site::Site;
+use tls::{CertificateFiles, Tls, TlsError};
 
 /// Devices get this long to take their farewell when the broker ends: the
 /// sockets' own farewell takes at most 2 s.
@@ -54,6 +58,12 @@ const ACCEPT_BATCH: u32 = 32;
 pub struct Options {
     /// Where to listen for HTTP and WebSockets. Port 0: any.
     pub listen: SocketAddr,
+    /// With TLS, by this certificate.
+    pub tls: Option<CertificateFiles>,
+    /// Where to send browsers on to `https`.
+    pub redirect: Option<SocketAddr>,
+    /// Host and port that browsers are sent to, if not where they came from.
+    pub authority: Option<String>,
     /// Where to answer STUN.
     pub stun: StunListen,
     /// The state directory.
@@ -74,6 +84,9 @@ pub enum StartError {
     /// A port can't be had.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// TLS can't be had.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The state directory can't be used.
     #[error(transparent)]
     Records(#[from] RecordsError),
@@ -85,7 +98,10 @@ pub enum StartError {
 /// A running broker. It runs on smol's global executor.
 pub struct Server {
     address: SocketAddr,
+    redirect: Option<SocketAddr>,
     stun: Option<SocketAddr>,
+    /// Asks for the certificate to be read again.
+    renew: Option<Sender<()>>,
     inputs: Sender<Input>,
     ended: Receiver<Infallible>,
     store: Store,
@@ -104,6 +120,12 @@ impl Server {
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let (listener, stun_socket) = listen::bind(options.listen, options.stun).await?;
         let address = local(listener.local_addr(), options.listen)?;
+        let redirect = match options.redirect {
+            Some(address) => Some(listen::bind_plain(address).await?),
+            None => None,
+        };
+        let redirect_address = redirect.as_ref().and_then(|listener| listener.local_addr().ok());
+        let secured = options.tls.map(Tls::from_files).transpose()?;
         let stun = match &stun_socket {
             Some(socket) => Some(local(socket.local_addr(), options.listen)?),
             None => None,
@@ -143,18 +165,55 @@ impl Server {
         let desk = Desk { inputs: inputs.clone(), store: store.clone() };
         let (failed, failures) = async_channel::bounded(1);
         let actor = supervised("core", &failed, actor.run());
+        let (tls, renewal, renew) = match secured {
+            Some((tls, renewal, renew)) => (Some(tls), Some(renewal), Some(renew)),
+            None => (None, None, None),
+        };
+        let proxies = front.trusted_proxies.clone();
+        let welcome = move |stream, peer, ticket| front.clone().welcome(tls.clone(), stream, peer, ticket);
         let mut tasks = vec![
-            supervised("listener", &failed, accept(listener, front, admission)),
+            supervised("listener", &failed, accept(listener, admission.clone(), proxies.clone(), welcome)),
             supervised("admin socket", &failed, desk.serve(desk_listener)),
         ];
         let stun_task = stun_socket.map(|socket| supervised("STUN responder", &failed, stun::serve(socket)));
         tasks.extend(stun_task);
-        Ok(Self { address, stun, inputs, ended, store, actor, running, tasks, failures })
+        tasks.extend(renewal.map(|renewal| supervised("certificate renewal", &failed, renewal.run())));
+        tasks.extend(redirect.map(|listener| {
+            let redirect = Arc::new(Redirect { authority: options.authority, port: address.port() });
+            let serve = move |stream, _peer, ticket| redirect.clone().serve(stream, ticket);
+            supervised("redirect", &failed, accept(listener, admission, proxies, serve))
+        }));
+        Ok(Self {
+            address,
+            redirect: redirect_address,
+            stun,
+            renew,
+            inputs,
+            ended,
+            store,
+            actor,
+            running,
+            tasks,
+            failures,
+        })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it sends browsers on to `https`.
+    pub fn redirect_address(&self) -> Option<SocketAddr> {
+        self.redirect
+    }
+
+    /// Reads the certificate again; the log says how it went.
+    pub fn renew_certificate(&self) {
+        if let Some(renew) = &self.renew {
+            // Full: it is about to be read.
+            let _asked = renew.try_send(());
+        }
     }
 
     /// Where it answers STUN.
@@ -227,7 +286,15 @@ fn local(address: io::Result<SocketAddr>, asked: SocketAddr) -> Result<SocketAdd
     address.map_err(|source| ListenError { address: asked, transport: "TCP", option: "--listen", source })
 }
 
-async fn accept(listener: TcpListener, front: Arc<Front>, admission: Admission) {
+/// Lets connections in, each served by a task of its own.
+async fn accept<F>(
+    listener: TcpListener,
+    admission: Admission,
+    trusted_proxies: Vec<IpAddr>,
+    serve: impl Fn(TcpStream, SocketAddr, Ticket) -> F,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
     let mut count = 0u32;
     let mut told = 0;
     loop {
@@ -244,7 +311,7 @@ async fn accept(listener: TcpListener, front: Arc<Front>, admission: Admission) 
             }
         };
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        let is_proxy = front.trusted_proxies.contains(&peer.ip());
+        let is_proxy = trusted_proxies.contains(&peer.ip());
         let Some(ticket) = admission.enter(peer.ip(), is_proxy) else {
             // Doubling: a flood must not fill the log.
             let refused = admission.refused();
@@ -258,7 +325,7 @@ async fn accept(listener: TcpListener, front: Arc<Front>, admission: Admission) 
             tracing::debug!(%error, "a connection was gone before it began");
             continue;
         }
-        smol::spawn(front.clone().serve(stream, peer, ticket)).detach();
+        smol::spawn(serve(stream, peer, ticket)).detach();
     }
 }
 

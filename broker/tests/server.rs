@@ -13,3 +13,5 @@ mod enrollment;
 mod front;
 #[path = "server/hostile.rs"]
 mod hostile;
+#[path = "server/tls.rs"]
+mod tls;

@@ -30,6 +30,9 @@ pub(super) fn run(settings: &Settings) -> Result<(), Box<dyn std::error::Error>>
     }
     let options = Options {
         listen: settings.listen(),
+        tls: settings.tls.as_ref().map(|tls| tls.files()),
+        redirect: settings.tls.as_ref().and_then(|tls| tls.redirect),
+        authority: settings.public_url.as_ref().map(|url| url.authority()),
         stun: settings.stun.unwrap_or_default().0,
         state: settings.state(),
         names: names.unwrap_or_default(),
@@ -39,15 +42,29 @@ pub(super) fn run(settings: &Settings) -> Result<(), Box<dyn std::error::Error>>
     };
     smol::block_on(async {
         // Before the start: a signal that comes meanwhile is not lost.
-        let mut signals = Signals::new([Signal::Term, Signal::Int])?;
+        let mut signals = Signals::new([Signal::Term, Signal::Int, Signal::Hup])?;
         let server = Server::start(options).await?;
         super::print(&format!("farm-broker listening on {}\n", server.address()))?;
+        if settings.tls.is_none() && !server.address().ip().is_loopback() && settings.trusted_proxy.is_empty()
+        {
+            tracing::warn!("no [tls] in the config and no trusted proxy: strangers can watch who meets whom");
+        }
+        if let Some(address) = server.redirect_address() {
+            tracing::info!(%address, "sending browsers on to https");
+        }
         match server.stun_address() {
             Some(address) => tracing::info!(%address, "answering STUN"),
             None => tracing::info!("not answering STUN"),
         }
         notify(&[NotifyState::Ready]);
-        let told = async { signals.next().await.transpose().map(|signal| signal.map_or("end", name_of)) };
+        let told = async {
+            loop {
+                match signals.next().await.transpose()? {
+                    Some(Signal::Hup) => server.renew_certificate(),
+                    signal => return Ok(signal.map_or("end", name_of)),
+                }
+            }
+        };
         let failed = async {
             let part = server.failure().await;
             Err(io::Error::other(format!("the {part} ended by itself: a bug, see the log above")))

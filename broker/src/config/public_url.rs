@@ -76,6 +76,14 @@ impl PublicUrl {
         }
     }
 
+    /// Host and, where it is not the scheme's own, port.
+    pub fn authority(&self) -> String {
+        match self.port.filter(|port| *port != self.default_port) {
+            Some(port) => format!("{}:{port}", self.host),
+            None => self.host.clone(),
+        }
+    }
+
     /// What devices with this URL call the broker: the port that the scheme
     /// implies may be written or left out.
     pub fn names(&self) -> BTreeSet<String> {

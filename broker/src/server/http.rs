@@ -1,6 +1,7 @@
 //! The HTTP/1.1 front: health, the WebSocket upgrade, and the site.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -19,6 +20,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
 use smol::Timer;
 use smol::future::or;
+use smol::net::TcpStream;
 use smol_hyper::rt::{FuturesIo, SmolTimer};
 
 use super::actor::Input;
@@ -27,6 +29,7 @@ use super::admission::Ticket;
 use super::outbox::Waiting;
 use super::site::{Page, Site, text};
 use super::socket::Socket;
+use super::tls::Tls;
 use crate::core::ConnectionId;
 
 /// Path of the health check.
@@ -41,10 +44,10 @@ pub const HEADER_WITHIN: Duration = Duration::from_secs(10);
 pub const HTTP_LASTS: Duration = Duration::from_secs(120);
 
 /// Largest head of a request, in bytes. Browsers send below 2 KiB here.
-const MAX_HEAD: usize = 8 * 1024;
+pub(super) const MAX_HEAD: usize = 8 * 1024;
 
 /// Most headers of a request.
-const MAX_HEADERS: usize = 64;
+pub(super) const MAX_HEADERS: usize = 64;
 
 /// What all connections share.
 pub(super) struct Front {
@@ -60,6 +63,26 @@ pub(super) struct Front {
 }
 
 impl Front {
+    /// Serves a new connection, after a TLS handshake where there is TLS.
+    pub(super) async fn welcome(
+        self: Arc<Self>,
+        tls: Option<Tls>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        ticket: Ticket,
+    ) {
+        let Some(tls) = tls else { return self.serve(stream, peer, ticket).await };
+        let stopping = async {
+            let _closed = self.stopping.recv().await;
+            Err(io::ErrorKind::Interrupted.into())
+        };
+        // Boxed: what a handshake needs is given back when it is done.
+        match Box::pin(or(tls.handshake(stream), stopping)).await {
+            Ok(stream) => self.serve(stream, peer, ticket).await,
+            Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
+        }
+    }
+
     /// Serves one connection; a device's goes on in a task of its own.
     pub(super) async fn serve<S>(self: Arc<Self>, stream: S, peer: SocketAddr, ticket: Ticket)
     where

@@ -100,6 +100,11 @@ fn failed(
     move |source| ListenError { address, transport, option, source }
 }
 
+/// Binds a second TCP port, for plain HTTP.
+pub(super) async fn bind_plain(address: SocketAddr) -> Result<TcpListener, ListenError> {
+    bind_tcp(address).await.map_err(failed(address, "TCP", "redirect in the config"))
+}
+
 async fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address).await?;
     // Asking again raises the backlog that the standard library chose.

@@ -24,7 +24,7 @@ use farm_protocol::epoch::Epoch;
 use farm_protocol::id::{BootId, FarmId, InvitationId, PhoneId, SessionId, Slot};
 use farm_protocol::keys::{DeviceKey, Nonce};
 use farm_protocol::{CONNECT_PATH, SUBPROTOCOL};
-use futures_util::StreamExt;
+use futures_util::{AsyncRead, AsyncWrite, StreamExt};
 use smol::Timer;
 use smol::net::TcpStream;
 use tempfile::TempDir;
@@ -118,6 +118,9 @@ pub(crate) fn options(state: &Path) -> Options {
     Options {
         listen: "127.0.0.1:0".parse().unwrap(),
         stun: StunListen::Same,
+        tls: None,
+        redirect: None,
+        authority: None,
         state: state.to_owned(),
         names: BTreeSet::from([NAME.to_owned()]),
         trusted_proxies: Vec::new(),
@@ -204,8 +207,8 @@ pub(crate) fn signal(peer: farm_protocol::broker::Address, payload: &[u8]) -> To
 }
 
 /// A WebSocket to the broker.
-pub(crate) struct Client {
-    pub(crate) stream: WebSocketStream<TcpStream>,
+pub(crate) struct Client<S = TcpStream> {
+    pub(crate) stream: WebSocketStream<S>,
     pub(crate) nonce: Nonce,
 }
 
@@ -233,14 +236,20 @@ pub(crate) async fn handshake(
 impl Client {
     /// Connects and takes the challenge.
     pub(crate) async fn connect(address: SocketAddr) -> Result<Self, Error> {
-        let stream = handshake(address, Some(SUBPROTOCOL)).await?;
+        Ok(Self::over(handshake(address, Some(SUBPROTOCOL)).await?).await)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    /// Takes the challenge.
+    pub(crate) async fn over(stream: WebSocketStream<S>) -> Self {
         let nonce = Nonce::from_bytes([0; 16]);
         let mut client = Self { stream, nonce };
         match client.next().await {
             FromBroker::Challenge(challenge) => client.nonce = challenge.nonce,
             other => panic!("expected the challenge, got {other:?}"),
         }
-        Ok(client)
+        client
     }
 
     pub(crate) async fn send(&mut self, message: ToBroker) {

@@ -112,10 +112,7 @@ fn a_trusted_proxy_says_where_a_device_comes_from() {
                 .with_header("X-Forwarded-For", "6.6.6.6, 198.51.100.7");
             let stream = TcpStream::connect(address).await.unwrap();
             let (stream, _) = async_tungstenite::client_async(request, stream).await.unwrap();
-            let mut client = Client { stream, nonce: farm_protocol::keys::Nonce::from_bytes([0; 16]) };
-            if let farm_protocol::broker::FromBroker::Challenge(challenge) = client.next().await {
-                client.nonce = challenge.nonce;
-            }
+            let mut client = Client::over(stream).await;
             client.enter(&Device::phone(1)).await.observed
         };
         assert_eq!(observed(true).await, "198.51.100.7:0");
