@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use farm_protocol::key_pin::{KeyPin, KeyPinError};
 use farm_protocol::pairing::MAX_NAME;
 use farm_protocol::service::{self, MAX_SERVICES, Service, ServiceKind};
 use farm_tunnel::broker_socket::BrokerAddress;
@@ -28,6 +29,8 @@ pub struct Config {
     pub broker: BrokerAddress,
     /// Only these certificate authorities vouch for the broker, if set.
     pub broker_ca: Option<PathBuf>,
+    /// Only this key makes the broker, if set; then `broker_ca` is not.
+    pub broker_key: Option<KeyPin>,
     /// One-time token for the first start.
     pub enrollment_token: Option<String>,
     /// Where the app is served; invitations link there.
@@ -103,6 +106,7 @@ struct File {
     name: Spanned<String>,
     broker: Spanned<String>,
     broker_ca: Option<PathBuf>,
+    broker_key: Option<Spanned<String>>,
     enrollment_token: Option<Spanned<String>>,
     app: Option<Spanned<String>>,
     #[serde(default)]
@@ -216,6 +220,18 @@ impl Config {
             services.push(ServiceConfig { service: Service { name, kind: entry.kind }, address });
         }
         let broker_ca = file.broker_ca;
+        let broker_key = match file.broker_key {
+            Some(key) if broker_ca.is_some() => {
+                return Err((
+                    at(key.span()),
+                    "broker_key and broker_ca: only one of them can decide".to_owned(),
+                ));
+            }
+            Some(key) => {
+                Some(key.get_ref().parse().map_err(|e: KeyPinError| (at(key.span()), e.to_string()))?)
+            }
+            None => None,
+        };
         let readings = file.readings.check().map_err(|(span, problem)| (at(span), problem))?;
         let wifi = file.wifi.map(card::FileWifi::check).transpose();
         let wifi = wifi.map_err(|(span, problem)| (at(span), problem))?;
@@ -224,6 +240,7 @@ impl Config {
             name,
             broker,
             broker_ca,
+            broker_key,
             enrollment_token,
             app,
             services,
@@ -294,6 +311,7 @@ address = "127.0.0.1:8080"
             ("wss://broker", "https://broker", 3, "wss://"),
             ("\"greenhouse\"", "\"Green House\"", 5, "Green House"),
             ("\"http\"", "\"htttp\"", 6, "htttp"),
+            ("[[services]]", "broker_key = \"sha256/AA\"\n[[services]]", 4, "44 characters"),
             ("127.0.0.1:8080", "127.0.0.1", 7, "HOST:PORT"),
             ("127.0.0.1:8080", "127.0.0.1:99999", 7, "HOST:PORT"),
             ("[[services]]", "[wifi]\nname = \"a\"\ncountry = \"Germany\"\n[[services]]", 6, "two letters"),

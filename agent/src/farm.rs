@@ -399,7 +399,8 @@ impl Farm {
     }
 
     async fn reload(&mut self, config: Config) {
-        if config.broker != self.config.broker || config.broker_ca != self.config.broker_ca {
+        let broker = |config: &Config| (config.broker.clone(), config.broker_ca.clone(), config.broker_key);
+        if broker(&config) != broker(&self.config) {
             tracing::warn!("the broker in the config changed: restart the agent to use the new one");
         }
         self.services.replace(&config.services);

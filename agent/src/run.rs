@@ -62,9 +62,10 @@ pub enum RunError {
 /// [`RunError`], only before the agent is ready: after that it never gives up.
 pub async fn run(options: RunOptions) -> Result<(), RunError> {
     let config = Config::load(&options.config)?;
-    let trust = match &config.broker_ca {
-        Some(path) => Trust::from_pem(path)?,
-        None => Trust::public()?,
+    let trust = match (&config.broker_key, &config.broker_ca) {
+        (Some(pin), _) => Trust::pinned(*pin)?,
+        (None, Some(path)) => Trust::from_pem(path)?,
+        (None, None) => Trust::public()?,
     };
     let clock = Clock::new();
     let trust = trust.by(&clock);

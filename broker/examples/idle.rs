@@ -62,6 +62,7 @@ fn serve() -> Result<()> {
             stun: StunListen::Off,
             tls: None,
             redirect: None,
+            metrics: None,
             authority: None,
             state: state.path().to_owned(),
             names: BTreeSet::new(),

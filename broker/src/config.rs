@@ -65,6 +65,8 @@ pub struct Settings {
     pub app: Option<PathBuf>,
     /// Where the app shows farm pages.
     pub views: Option<Views>,
+    /// Where to show figures to Prometheus, e.g. `127.0.0.1:9464`.
+    pub metrics: Option<SocketAddr>,
     /// TLS; without it a proxy in front has to do it.
     pub tls: Option<TlsSettings>,
     /// Changes to the limits.
@@ -137,6 +139,7 @@ impl Settings {
             stun: self.stun.or(other.stun),
             app: self.app.or(other.app),
             views: self.views.or(other.views),
+            metrics: self.metrics.or(other.metrics),
             tls: self.tls.or(other.tls),
             limits: LimitSettings {
                 connections: self.limits.connections.or(other.limits.connections),
@@ -192,6 +195,7 @@ mod tests {
             public_url = "https://broker.example.org"
             trusted_proxy = ["127.0.0.1", "::1"]
             stun = "0.0.0.0:3478"
+            metrics = "127.0.0.1:9464"
             [tls]
             certificate = "/etc/letsencrypt/live/b/fullchain.pem"
             key = "/etc/letsencrypt/live/b/privkey.pem"
@@ -203,6 +207,7 @@ mod tests {
         .unwrap();
         assert_eq!(settings.listen().port(), 443);
         assert_eq!(settings.trusted_proxy.len(), 2);
+        assert_eq!(settings.metrics.unwrap().port(), 9464);
         assert_eq!(settings.limits().connections_per_address, 500);
         assert_eq!(settings.tls.as_ref().unwrap().redirect.unwrap().port(), 80);
         let command_line = Settings { listen: Some("127.0.0.1:0".parse().unwrap()), ..Settings::default() };

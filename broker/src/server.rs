@@ -7,6 +7,7 @@ mod desk;
 mod digest;
 pub mod http;
 pub mod listen;
+pub mod metrics;
 pub mod outbox;
 mod redirect;
 pub mod site;
@@ -38,6 +39,7 @@ use desk::{Desk, DeskError};
 use digest::Digest;
 use http::Front;
 use listen::{ListenError, StunListen};
+use metrics::Metrics;
 use outbox::Waiting;
 use redirect::Redirect;
 use site::Site;
@@ -62,6 +64,8 @@ pub struct Options {
     pub tls: Option<CertificateFiles>,
     /// Where to send browsers on to `https`.
     pub redirect: Option<SocketAddr>,
+    /// Where to show figures to Prometheus.
+    pub metrics: Option<SocketAddr>,
     /// Host and port that browsers are sent to, if not where they came from.
     pub authority: Option<String>,
     /// Where to answer STUN.
@@ -99,6 +103,7 @@ pub enum StartError {
 pub struct Server {
     address: SocketAddr,
     redirect: Option<SocketAddr>,
+    metrics: Option<SocketAddr>,
     stun: Option<SocketAddr>,
     /// Asks for the certificate to be read again.
     renew: Option<Sender<()>>,
@@ -120,10 +125,9 @@ impl Server {
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let (listener, stun_socket) = listen::bind(options.listen, options.stun).await?;
         let address = local(listener.local_addr(), options.listen)?;
-        let redirect = match options.redirect {
-            Some(address) => Some(listen::bind_plain(address).await?),
-            None => None,
-        };
+        let redirect = listen::bind_plain(options.redirect, "redirect in the config").await?;
+        let metrics = listen::bind_plain(options.metrics, "metrics in the config").await?;
+        let metrics_address = metrics.as_ref().and_then(|listener| listener.local_addr().ok());
         let redirect_address = redirect.as_ref().and_then(|listener| listener.local_addr().ok());
         let secured = options.tls.map(Tls::from_files).transpose()?;
         let stun = match &stun_socket {
@@ -144,7 +148,9 @@ impl Server {
             stun_port: stun.map(|address| address.port()),
             limits: options.limits,
         };
-        let admission = Admission::new(&settings.limits);
+        let limits = settings.limits.clone();
+        let admission = Admission::new(&limits);
+        let counted = admission.clone();
         let actor = Actor {
             core: Core::new(settings, records.farms, records.tokens, actor::now()),
             store: store.clone(),
@@ -183,9 +189,18 @@ impl Server {
             let serve = move |stream, _peer, ticket| redirect.clone().serve(stream, ticket);
             supervised("redirect", &failed, accept(listener, admission, proxies, serve))
         }));
+        tasks.extend(metrics.map(|listener| {
+            let (inputs, admission) = (inputs.clone(), counted);
+            let metrics = Arc::new(Metrics { inputs, admission, started: Instant::now() });
+            let serve = move |stream, _peer, ticket| metrics.clone().serve(stream, ticket);
+            // Its own: figures are wanted most when everything else is full.
+            let admission = Admission::new(&limits);
+            supervised("metrics", &failed, accept(listener, admission, Vec::new(), serve))
+        }));
         Ok(Self {
             address,
             redirect: redirect_address,
+            metrics: metrics_address,
             stun,
             renew,
             inputs,
@@ -206,6 +221,11 @@ impl Server {
     /// Where it sends browsers on to `https`.
     pub fn redirect_address(&self) -> Option<SocketAddr> {
         self.redirect
+    }
+
+    /// Where it shows figures.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics
     }
 
     /// Reads the certificate again; the log says how it went.

@@ -48,7 +48,8 @@ Options:
   --help, --version
 
 FARM_LOG=error|warn|info|debug sets what is logged (default warn).
-FARM_BROKER_CA names a PEM file with the broker's own certificate authority.
+FARM_BROKER_CA names a PEM file with the broker's own certificate authority,
+or FARM_BROKER_KEY is the broker's key itself (sha256/…, as it logs it).
 Exit status: 0 done, 1 failed, 2 misused.";
 
 /// How long `status` without --watch waits for a live tunnel before it tells

@@ -203,9 +203,13 @@ fn start_link(
     BrokerSocket::start(dialer.clone(), identity, slot.start(), seed, Beat::unwatched())
 }
 
-/// The public authorities, or those of the PEM file that the environment
-/// variable `FARM_BROKER_CA` names.
+/// The public authorities; or the one key that the environment variable
+/// `FARM_BROKER_KEY` holds, or those of the PEM file that `FARM_BROKER_CA`
+/// names.
 pub(crate) fn trust() -> Result<Trust, TrustError> {
+    if let Some(key) = std::env::var_os("FARM_BROKER_KEY") {
+        return Trust::pinned(key.to_string_lossy().parse()?);
+    }
     match std::env::var_os("FARM_BROKER_CA") {
         Some(path) => Trust::from_pem(path.as_ref()),
         None => Trust::public(),

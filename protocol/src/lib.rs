@@ -16,6 +16,7 @@ pub mod epoch;
 pub mod frame;
 pub mod id;
 pub mod invitation;
+pub mod key_pin;
 pub mod keys;
 pub mod pairing;
 pub mod ping;

@@ -32,6 +32,7 @@ pub(super) fn run(settings: &Settings) -> Result<(), Box<dyn std::error::Error>>
         listen: settings.listen(),
         tls: settings.tls.as_ref().map(|tls| tls.files()),
         redirect: settings.tls.as_ref().and_then(|tls| tls.redirect),
+        metrics: settings.metrics,
         authority: settings.public_url.as_ref().map(|url| url.authority()),
         stun: settings.stun.unwrap_or_default().0,
         state: settings.state(),
@@ -48,6 +49,12 @@ pub(super) fn run(settings: &Settings) -> Result<(), Box<dyn std::error::Error>>
         if settings.tls.is_none() && !server.address().ip().is_loopback() && settings.trusted_proxy.is_empty()
         {
             tracing::warn!("no [tls] in the config and no trusted proxy: strangers can watch who meets whom");
+        }
+        if let Some(address) = server.metrics_address() {
+            tracing::info!(%address, "showing figures at /metrics");
+            if !address.ip().is_loopback() {
+                tracing::warn!("figures are shown to whoever reaches that address");
+            }
         }
         if let Some(address) = server.redirect_address() {
             tracing::info!(%address, "sending browsers on to https");

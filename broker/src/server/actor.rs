@@ -12,6 +12,7 @@ use farm_store::Store;
 use smol::Timer;
 
 use super::digest::Digest;
+use super::metrics::Stock;
 use super::outbox::Outbox;
 use crate::admin::FarmLine;
 use crate::core::counters::Counters;
@@ -37,6 +38,8 @@ pub(super) enum Input {
     Farms(Sender<Vec<FarmLine>>),
     /// The counters.
     Counters(Sender<Counters>),
+    /// The counters, and what there is.
+    Stock(Sender<(Counters, Stock)>),
     /// Say farewell to all devices, and end.
     ShutDown { seed: u64 },
 }
@@ -112,12 +115,24 @@ impl Actor {
             Input::Counters(answer) => {
                 let _gone = answer.try_send(*self.core.counters());
             }
+            Input::Stock(answer) => {
+                let _gone = answer.try_send((*self.core.counters(), self.stock()));
+            }
             Input::ShutDown { seed } => {
                 self.handle(Event::ShutDown { seed });
                 return ControlFlow::Break(());
             }
         }
         ControlFlow::Continue(())
+    }
+
+    fn stock(&self) -> Stock {
+        let (mut farms, mut farms_online) = (0, 0);
+        for farm in self.core.farms() {
+            farms += 1;
+            farms_online += usize::from(farm.online);
+        }
+        Stock { connections: self.outboxes.len(), farms, farms_online }
     }
 
     fn farm_lines(&self) -> Vec<FarmLine> {

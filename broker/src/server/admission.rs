@@ -65,6 +65,11 @@ impl Admission {
         Some(Ticket { admission, network })
     }
 
+    /// How many sockets are open.
+    pub(super) fn open(&self) -> usize {
+        self.lock().total
+    }
+
     /// How many sockets were not let in.
     pub(super) fn refused(&self) -> u64 {
         self.lock().refused

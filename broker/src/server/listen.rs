@@ -100,9 +100,15 @@ fn failed(
     move |source| ListenError { address, transport, option, source }
 }
 
-/// Binds a second TCP port, for plain HTTP.
-pub(super) async fn bind_plain(address: SocketAddr) -> Result<TcpListener, ListenError> {
-    bind_tcp(address).await.map_err(failed(address, "TCP", "redirect in the config"))
+/// Binds another TCP port, for plain HTTP, where one is wanted.
+pub(super) async fn bind_plain(
+    address: Option<SocketAddr>,
+    option: &'static str,
+) -> Result<Option<TcpListener>, ListenError> {
+    match address {
+        Some(address) => bind_tcp(address).await.map(Some).map_err(failed(address, "TCP", option)),
+        None => Ok(None),
+    }
 }
 
 async fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {

@@ -54,6 +54,7 @@ impl Tls {
     /// change, or when asked. Blocks on the disk for a moment.
     pub(super) fn from_files(files: CertificateFiles) -> Result<(Self, Renewal, Sender<()>), TlsError> {
         let watched = Watched::open(files)?;
+        tell(&watched, "speaking TLS");
         let acceptor = config(watched.current())?.into();
         let (ask, asked) = async_channel::bounded(1);
         Ok((Self { acceptor }, Renewal { watched, asked }, ask))
@@ -87,11 +88,17 @@ impl Renewal {
             let asked = or(asked, late).await;
             match self.watched.look(asked) {
                 Ok(false) => {}
-                Ok(true) => tracing::info!("the certificate was read again: new connections get it"),
+                Ok(true) => tell(&self.watched, "the certificate was read again: new connections get it"),
                 Err(error) => tracing::error!(%error, "the old certificate stays in use"),
             }
         }
     }
+}
+
+/// With the key, which a device's config may hold (`broker_key`).
+fn tell(watched: &Watched, what: &str) {
+    let key = watched.pin().map_or_else(|| "unknown".to_owned(), |pin| pin.to_string());
+    tracing::info!(key, "{what}");
 }
 
 /// TLS 1.2 and 1.3 with the library's safe choice of ciphers.

@@ -120,6 +120,7 @@ pub(crate) fn options(state: &Path) -> Options {
         stun: StunListen::Same,
         tls: None,
         redirect: None,
+        metrics: None,
         authority: None,
         state: state.to_owned(),
         names: BTreeSet::from([NAME.to_owned()]),

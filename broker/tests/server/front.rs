@@ -41,6 +41,24 @@ fn health_and_nothing_else_is_served() {
 }
 
 #[test]
+fn figures_are_on_a_listener_of_their_own() {
+    run(async {
+        let broker = Broker::with(|options| options.metrics = Some("127.0.0.1:0".parse().unwrap())).await;
+        let _farm = broker.enroll(&Device::farm(1)).await;
+        let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let figures = raw(broker.server.metrics_address().unwrap(), &get("/metrics")).await;
+        assert!(figures.starts_with("HTTP/1.1 200"), "{figures}");
+        for line in ["farms_online 1", "connections 1", "enrolled_total 1", "limit_signals_total 0"] {
+            assert!(figures.contains(&format!("\nfarm_broker_{line}\n")), "{line}: {figures}");
+        }
+        let elsewhere = raw(broker.server.address(), &get("/metrics")).await;
+        assert!(elsewhere.starts_with("HTTP/1.1 404"), "never on the public port: {elsewhere}");
+        let other = raw(broker.server.metrics_address().unwrap(), &get("/")).await;
+        assert!(other.starts_with("HTTP/1.1 404"), "{other}");
+    });
+}
+
+#[test]
 fn the_subprotocol_is_required() {
     run(async {
         let broker = Broker::start().await;

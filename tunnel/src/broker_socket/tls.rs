@@ -1,15 +1,19 @@
 //! Whom the device trusts to be the broker's TLS end. The broker itself is
 //! never trusted; TLS keeps strangers from watching who meets whom.
 
+mod pinned;
+
 use std::path::Path;
 use std::sync::Arc;
 
+use farm_protocol::key_pin::{KeyPin, KeyPinError};
 use futures_rustls::TlsConnector;
 use futures_rustls::rustls::pki_types::UnixTime;
 use futures_rustls::rustls::time_provider::TimeProvider;
 use futures_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
 
 use crate::clock::Clock;
+use pinned::Pinned;
 
 /// The certificate authorities to accept.
 #[derive(Clone)]
@@ -37,6 +41,9 @@ pub enum TrustError {
     /// No usable certificate in the file.
     #[error("{0} holds no usable PEM certificate")]
     Empty(String),
+    /// The pinned key is none.
+    #[error(transparent)]
+    Pin(#[from] KeyPinError),
     /// The TLS library refused the settings.
     #[error("TLS can't be set up: {0}")]
     Setup(#[from] futures_rustls::rustls::Error),
@@ -68,6 +75,19 @@ impl Trust {
             return Err(TrustError::Empty(shown()));
         }
         Self::with_roots(roots)
+    }
+
+    /// Nobody but who has this key.
+    ///
+    /// # Errors
+    /// [`TrustError::Setup`].
+    pub fn pinned(pin: KeyPin) -> Result<Self, TrustError> {
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Pinned::new(pin)))
+            .with_no_client_auth();
+        Ok(Self { config: Arc::new(config) })
     }
 
     fn with_roots(roots: RootCertStore) -> Result<Self, TrustError> {

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use farm_protocol::key_pin::KeyPin;
 use futures_rustls::rustls::crypto::ring;
 use futures_rustls::rustls::pki_types::pem::{self, PemObject};
 use futures_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use futures_rustls::rustls::server::{ClientHello, ResolvesServerCert};
+use futures_rustls::rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
 use futures_rustls::rustls::sign::CertifiedKey;
 use futures_rustls::rustls::{self, CertificateError as Refusal};
 
@@ -93,6 +94,13 @@ impl Watched {
 
     pub(super) fn current(&self) -> Arc<dyn ResolvesServerCert> {
         self.current.clone()
+    }
+
+    /// What devices may pin instead of trusting an authority.
+    pub(super) fn pin(&self) -> Option<KeyPin> {
+        let key = self.current.0.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let own = ParsedCertificate::try_from(key.cert.first()?).ok()?;
+        Some(KeyPin::of(&own.subject_public_key_info()))
     }
 
     /// Reads the files again if they changed or somebody `asked`; whether a
