@@ -32,7 +32,7 @@ use smol::{Task, Timer};
 
 use crate::core::counters::Counters;
 use crate::core::{Core, Limits, Settings};
-use crate::store::{self, RecordsError};
+use crate::store::{self, Records, RecordsError};
 use actor::{Actor, Input};
 use admission::{Admission, Ticket};
 use desk::{Desk, DeskError};
@@ -97,6 +97,9 @@ pub enum StartError {
     /// The admin socket can't be had.
     #[error(transparent)]
     Desk(#[from] DeskError),
+    /// The operating system gives no thread.
+    #[error("no thread to read the state with: {0}")]
+    Thread(io::Error),
 }
 
 /// A running broker. It runs on smol's global executor.
@@ -134,9 +137,7 @@ impl Server {
             Some(socket) => Some(local(socket.local_addr(), options.listen)?),
             None => None,
         };
-        // Blocks for a few milliseconds, before anybody is served; smol's pool
-        // for such work would wake twice a second ever after.
-        let (store, records) = store::open(&options.state)?;
+        let (store, records) = open(options.state.clone()).await?;
         // After the store: its lock says that no other broker lives here.
         let desk_listener = desk::open(&options.state)?;
 
@@ -280,6 +281,22 @@ impl Server {
         .await;
         self.store.close().await;
     }
+}
+
+/// Opens the store on a thread that ends with it: smol's pool for what blocks
+/// keeps one that wakes twice a second ever after.
+async fn open(state: PathBuf) -> Result<(Store, Records), StartError> {
+    let (done, opened) = async_channel::bounded(1);
+    let work = move || {
+        // Nobody waits any more: the start was given up.
+        let _ = done.try_send(store::open(&state));
+    };
+    std::thread::Builder::new().name("farm-open".to_owned()).spawn(work).map_err(StartError::Thread)?;
+    let opened = opened
+        .recv()
+        .await
+        .map_err(|_| StartError::Thread(io::Error::other("it broke off, see the log: please report it")))?;
+    Ok(opened?)
 }
 
 /// Spawns a task whose end, by a panic too, is reported.
