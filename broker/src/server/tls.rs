@@ -98,7 +98,7 @@ impl Renewal {
 /// With the key, which a device's config may hold (`broker_key`).
 fn tell(watched: &Watched, what: &str) {
     let key = watched.pin().map_or_else(|| "unknown".to_owned(), |pin| pin.to_string());
-    tracing::info!(key, "{what}");
+    tracing::info!(%key, "{what}");
 }
 
 /// TLS 1.2 and 1.3 with the library's safe choice of ciphers.
