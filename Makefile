@@ -121,7 +121,7 @@ browser: build app ## The app in a real browser, against the real broker and age
 
 CROSS_VERSION := 0.2.5
 
-.PHONY: tools-cross cross image
+.PHONY: tools-cross cross image image-test image-same deb
 tools-cross: need-rust # The `cross` whose reading of cross.toml is tested
 	@target/tools/bin/cross --version >/dev/null 2>&1 \
 		|| $(CARGO) install --locked cross --version $(CROSS_VERSION) --root target/tools
@@ -132,6 +132,29 @@ cross: need-rust ## Build agent and broker for the Pi (CROSS='aarch64-… armv7-
 image: need-rust ## Make the card's image, target/image/farm-tunnel.img (IMAGE_MIRROR: see image/fetch)
 	PROGRAMS=farm-agent image/cross
 	image/build
+
+image-test: build ## Boot the card's image in qemu: pairing, faults, power cuts (root; IMAGE_TEST=--short)
+	@test -e target/image/farm-tunnel.img || { echo "no image yet: make image"; exit 1; }
+	@command -v qemu-system-aarch64 >/dev/null \
+		|| { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get install -y --no-install-recommends qemu-system-arm; } \
+		|| { echo "qemu is missing: apt-get install qemu-system-arm"; exit 1; }
+	target/release/image-test $(IMAGE_TEST)
+
+image-same: ## Make the image again elsewhere, and compare: the same bytes
+	image/build target/image/again/farm-tunnel.img
+	cmp target/image/farm-tunnel.img target/image/again/farm-tunnel.img
+	cmp target/image/farm-tunnel.img.xz target/image/again/farm-tunnel.img.xz
+
+deb: cross build ## Make Debian packages in target/deb; as root also install, upgrade and purge them
+	rm -rf target/deb
+	image/deb/build target/deb farm-agent arm64 target/cross/aarch64-unknown-linux-gnu/device/farm-agent
+	image/deb/build target/deb farm-broker arm64 target/cross/aarch64-unknown-linux-gnu/device/farm-broker
+	@if test -e target/cross/armv7-unknown-linux-gnueabihf/device/farm-agent; then \
+		image/deb/build target/deb farm-agent armhf target/cross/armv7-unknown-linux-gnueabihf/device/farm-agent; fi
+	image/deb/build target/deb farm-agent "$$(dpkg --print-architecture)" target/release/farm-agent
+	image/deb/build target/deb farm-broker "$$(dpkg --print-architecture)" target/release/farm-broker
+	@test "$$(id -u)" = 0 || echo "not root: the packages are not installed anywhere to be checked"
+	test "$$(id -u)" != 0 || image/deb/check target/deb
 
 .PHONY: clean
 clean: ## Remove what was built

@@ -131,7 +131,8 @@ struct Card<'a> {
 impl<'a> Card<'a> {
     fn new(places: &'a Places, now: Instant) -> Self {
         let image = std::fs::read_to_string(IMAGE).unwrap_or_default();
-        let image = image.lines().map(|line| line.replace('"', "")).collect::<Vec<_>>().join(", ");
+        let image = image.lines().find_map(|line| line.strip_prefix("VERSION=")).unwrap_or_default();
+        let image = image.trim_matches('"').to_owned();
         let invitation = files::read(&places.keep.join(INVITATION), MAX_OWN).ok();
         let invitation = invitation.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let pace = Pace::new(now);

@@ -7,5 +7,6 @@ pub mod bench;
 pub mod demo;
 pub mod greenhouse;
 pub mod harness;
+pub mod image;
 pub mod lab;
 pub mod sim;

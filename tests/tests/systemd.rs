@@ -78,3 +78,15 @@ fn nothing_ends_them_for_good() {
         }
     }
 }
+
+/// A path that is not there stops a unit, unless a dash says that it need not
+/// be: 64-bit ARM has no /usr/lib64, and the agent did not start on a Pi.
+#[test]
+fn paths_of_one_processor_only_need_not_be_there() {
+    for (program, path) in units() {
+        let text = fs::read_to_string(path).unwrap();
+        let bare = text.lines().filter(|line| !line.starts_with('#')).flat_map(str::split_whitespace);
+        let bare: Vec<&str> = bare.filter(|word| word.starts_with("/usr/lib64")).collect();
+        assert!(bare.is_empty(), "{program}: {bare:?}");
+    }
+}
