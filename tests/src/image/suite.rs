@@ -309,6 +309,19 @@ fn served(
     Ok(tunnel)
 }
 
+/// One thing that goes wrong, and what the box says then.
+#[derive(Default)]
+struct Mistake<'a> {
+    name: &'a str,
+    /// The config on the card, where it is another one.
+    config: Option<&'a str>,
+    /// The state partition is noise.
+    spoil: bool,
+    /// What the box's clock says.
+    clock: Option<&'a str>,
+    wanted: &'a str,
+}
+
 /// What goes wrong at an installer's hands: what the box says, on its console
 /// and on the card.
 fn mistakes(
@@ -322,13 +335,28 @@ fn mistakes(
     let config = world.config("");
     let away = config.replace(":8443", ":8444");
     let typo = config.replace("broker =", "brokr =");
-    let table_of: [(&str, Option<&str>, bool, Option<&str>, &str); 4] = [
-        ("a typo", Some(&typo), false, None, "line 2"),
-        ("a broker that is away", Some(&away), false, None, "not connected to"),
-        ("a spoilt state partition", None, true, None, "has been made anew"),
-        ("a clock in 1970", None, false, Some("1970-01-01T00:00:10"), WELL),
+    let mistakes = [
+        Mistake { name: "a typo", config: Some(&typo), wanted: "line 2", ..Mistake::default() },
+        Mistake {
+            name: "a broker that is away",
+            config: Some(&away),
+            wanted: "not connected to",
+            ..Mistake::default()
+        },
+        Mistake {
+            name: "a spoilt state partition",
+            spoil: true,
+            wanted: "has been made anew",
+            ..Mistake::default()
+        },
+        Mistake {
+            name: "a clock in 1970",
+            clock: Some("1970-01-01T00:00:10"),
+            wanted: WELL,
+            ..Mistake::default()
+        },
     ];
-    for (name, text, spoil, clock, wanted) in table_of {
+    for Mistake { name, config: text, spoil, clock, wanted } in mistakes {
         let card = fresh("mistake")?;
         if let Some(text) = text {
             card.put("farm-agent.toml", text.as_bytes())?;
