@@ -26,7 +26,6 @@ mod recorder;
 mod slot;
 mod status;
 mod tunnel;
-mod utc;
 
 pub use attention::Attention;
 pub use client::{Client, ClientError, FarmRecord};

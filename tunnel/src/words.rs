@@ -14,16 +14,31 @@ pub fn duration(seconds: f64) -> String {
 /// Seconds since 1970 as `2026-11-22 18:30:27`, in UTC.
 pub fn utc(seconds: u64) -> String {
     let (days, time) = (seconds / 86_400, seconds % 86_400);
-    // Howard Hinnant's civil_from_days, for days after 1970: years begin in March.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (year, month, day) = civil(days);
     format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", time / 3600, time / 60 % 60, time % 60)
+}
+
+/// Milliseconds since 1970 as `2026-11-22T19:35:07.250Z` (RFC 3339).
+pub fn rfc3339(milliseconds: u64) -> String {
+    let (days, within) = (milliseconds / 86_400_000, milliseconds % 86_400_000);
+    let (year, month, day) = civil(days);
+    let (hour, minute) = (within / 3_600_000, within / 60_000 % 60);
+    let (second, rest) = (within / 1000 % 60, within % 1000);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{rest:03}Z")
+}
+
+/// Year, month and day of a day since 1970 in the Gregorian calendar. Years
+/// are counted from March, so that the leap day is a year's last.
+fn civil(days: u64) -> (u64, u64, u64) {
+    const ERA: u64 = 146_097; // days in 400 years
+    let days = days + 719_468; // from 1 March of the year 0
+    let (era, day) = (days / ERA, days % ERA);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let of_year = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let of_month = of_year - (153 * month + 2) / 5 + 1;
+    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    (400 * era + year + next, month, of_month)
 }
 
 #[cfg(test)]
@@ -57,6 +72,18 @@ mod tests {
             (4_107_542_400, "2100-03-01 00:00:00"),
         ] {
             assert_eq!(utc(seconds), text);
+        }
+    }
+
+    #[test]
+    fn every_day_follows_the_one_before() {
+        assert_eq!(rfc3339(1_790_000_000_250), "2026-09-21T14:13:20.250Z");
+        let mut before = civil(0);
+        for day in 1..200_000 {
+            let now = civil(day);
+            assert!(now > before && now.2 <= 31, "{now:?} after {before:?}");
+            assert!(now.2 == before.2 + 1 || now.2 == 1, "{now:?} after {before:?}");
+            before = now;
         }
     }
 }

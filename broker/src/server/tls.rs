@@ -80,12 +80,13 @@ impl Renewal {
     /// Runs until the broker ends.
     pub(super) async fn run(mut self) {
         loop {
-            let asked = async { self.asked.recv().await.is_ok() };
+            let asked = async { self.asked.recv().await.ok().map(|()| true) };
             let late = async {
                 Timer::after(pem::LOOK_EVERY).await;
-                false
+                Some(false)
             };
-            let asked = or(asked, late).await;
+            // Nobody can ask any more: the broker is going.
+            let Some(asked) = or(asked, late).await else { return };
             match self.watched.look(asked) {
                 Ok(false) => {}
                 Ok(true) => tell(&self.watched, "the certificate was read again: new connections get it"),

@@ -1,12 +1,12 @@
 //! `farm-connect readings`.
 
+use farm_tunnel::words::rfc3339;
 use serde_json::json;
 
 use super::{Failure, leave, print, stopped};
 use crate::client::Client;
 use crate::readings::{Clock, Event, Follower, Gap, GapReason, Reading};
 use crate::tunnel::Tunnel;
-use crate::utc::rfc3339;
 
 /// What is asked for.
 pub(super) struct Wanted {
