@@ -51,8 +51,6 @@ async function openings(context, url, rate) {
       // Interactive: a tap is drawn.
       await new Promise(resolve => requestAnimationFrame(() => setTimeout(resolve)));
       const paint = performance.getEntriesByName('first-contentful-paint')[0]?.startTime;
-      const tasks = performance.getEntriesByType('longtask');
-      void tasks;
       return { ...globalThis.__times, paint };
     });
     for (const [name, time] of Object.entries(times))

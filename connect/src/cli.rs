@@ -290,13 +290,7 @@ async fn status(client: &Client, farm: &str, json: bool, watch: bool) -> Result<
         }
         Ok(())
     };
-    let result = smol::future::or(show, async {
-        stopped().await;
-        Ok(())
-    })
-    .await;
-    leave(&tunnel).await;
-    result
+    until_stopped(&tunnel, show).await
 }
 
 async fn forward(client: &Client, farm: &str, service: &str, listen: SocketAddr) -> Result<(), Failure> {
@@ -309,6 +303,20 @@ async fn forward(client: &Client, farm: &str, service: &str, listen: SocketAddr)
     smol::future::or(forward.run(), stopped()).await;
     leave(&tunnel).await;
     Ok(())
+}
+
+/// Works until done or stopped, then leaves the farm.
+async fn until_stopped(
+    tunnel: &Tunnel,
+    work: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    let result = smol::future::or(work, async {
+        stopped().await;
+        Ok(())
+    })
+    .await;
+    leave(tunnel).await;
+    result
 }
 
 /// Tells the farm, so that it need not keep the session.

@@ -3,7 +3,7 @@
 use farm_tunnel::words::rfc3339;
 use serde_json::json;
 
-use super::{Failure, leave, print, stopped};
+use super::{Failure, print, until_stopped};
 use crate::client::Client;
 use crate::readings::{Clock, Event, Follower, Gap, GapReason, Reading};
 use crate::tunnel::Tunnel;
@@ -42,13 +42,7 @@ pub(super) async fn readings(client: &Client, wanted: &Wanted) -> Result<(), Fai
         }
         Ok(())
     };
-    let result = smol::future::or(show, async {
-        stopped().await;
-        Ok(())
-    })
-    .await;
-    leave(&tunnel).await;
-    result
+    until_stopped(&tunnel, show).await
 }
 
 fn show(event: &Event, json: bool) -> Result<(), Failure> {
