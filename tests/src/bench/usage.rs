@@ -94,21 +94,33 @@ struct Counters {
     nanoseconds: u64,
 }
 
+impl Counters {
+    /// What the kernel tells of the thread in this directory of `/proc`.
+    fn of(task: &Path) -> std::io::Result<Self> {
+        let status = std::fs::read_to_string(task.join("status"))?;
+        // Nanoseconds on a CPU come first (proc(5)); `stat` has steps of 10 ms,
+        // a whole budget of 0.1 % over ten seconds.
+        let times = std::fs::read_to_string(task.join("schedstat"))?;
+        Ok(Self {
+            wakeups: status.lines().find_map(voluntary).unwrap_or(0),
+            nanoseconds: times.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0),
+        })
+    }
+}
+
 impl Threads {
     fn of(pid: u32) -> std::io::Result<Self> {
         let mut threads = Self::default();
         for task in std::fs::read_dir(Path::new("/proc").join(pid.to_string()).join("task"))? {
             let task = task?;
-            // A thread may end between the listing and the look.
-            let Ok(status) = std::fs::read_to_string(task.path().join("status")) else { continue };
-            // Nanoseconds on a CPU come first (proc(5)); `stat` has steps of 10 ms,
-            // a whole budget of 0.1 % over ten seconds.
-            let times = std::fs::read_to_string(task.path().join("schedstat"))?;
-            let counters = Counters {
-                wakeups: status.lines().find_map(voluntary).unwrap_or(0),
-                nanoseconds: times.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0),
-            };
-            threads.0.insert(task.file_name().to_string_lossy().into_owned(), counters);
+            match Counters::of(&task.path()) {
+                Ok(counters) => {
+                    threads.0.insert(task.file_name().to_string_lossy().into_owned(), counters);
+                }
+                // A thread may end between the listing and the look, or amid the look.
+                Err(_) if !task.path().exists() => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(threads)
     }
