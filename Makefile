@@ -36,7 +36,7 @@ tools: need-rust need-cc ## Install what the checks need (cargo-deny; as root al
 	@{ command -v ip && command -v nft && command -v conntrack; } >/dev/null \
 		|| { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get install -y iproute2 nftables conntrack; } \
 		|| echo "ip, nft or conntrack is missing, the fault lab will be skipped: apt-get install iproute2 nftables conntrack"
-	@command -v chromium >/dev/null || test -n "$$CHROMIUM" \
+	@command -v chromium >/dev/null || test -n "$${CHROMIUM:-}" \
 		|| { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get install -y chromium; } \
 		|| echo "chromium is missing, the app's browser tests will fail: apt-get install chromium, or name one in CHROMIUM"
 	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny --version $(CARGO_DENY_VERSION)
