@@ -12,6 +12,7 @@ use crate::byte_string;
 use crate::epoch::Epoch;
 use crate::id::{BootId, FarmId, InvitationId, PhoneId, SessionId, Slot};
 use crate::keys::{DeviceKey, KeyError, Nonce, PublicKey, Purpose, Signature};
+use crate::relay::Relay;
 
 /// Most phones of one farm.
 pub const MAX_PHONES: usize = 256;
@@ -256,6 +257,10 @@ pub struct HeartbeatAnswer {
     /// Of the heartbeat.
     #[serde(rename = "n")]
     pub sequence: u32,
+    /// New credentials for the relay, once half of the former ones' life is
+    /// over: they replace those.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<Relay>,
 }
 
 /// See [`ToBroker::Signal`] (`peer` is whom it is for) and
@@ -286,6 +291,10 @@ pub struct Welcome {
     /// The broker's UDP port for STUN binding requests, if it answers any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stun_port: Option<u16>,
+    /// Where packets may be relayed, if the broker relays any. Absent, too,
+    /// from a broker of an earlier version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<Relay>,
     /// The broker's clock, seconds since 1970: a floor for a device without one.
     pub time: u64,
 }

@@ -8,6 +8,7 @@
 
 pub mod base32;
 pub mod base64url;
+mod bounded_text;
 pub mod broker;
 mod byte_string;
 pub mod codec;
@@ -21,6 +22,7 @@ pub mod keys;
 pub mod pairing;
 pub mod ping;
 pub mod readings;
+pub mod relay;
 pub mod service;
 pub mod signal;
 pub mod stun;

@@ -37,6 +37,12 @@ export const MAX_SIGNAL = 24 * 1024;
 /** Longest name of the broker, enrollment token or name, in bytes. */
 export const MAX_TEXT = 256;
 
+/** Longest host of a relay, in bytes. */
+const MAX_HOST = 253;
+
+/** Longest user name and credential for a relay, in bytes. */
+const MAX_CREDENTIAL = 128;
+
 export const role = word('farm', 'phone');
 export type Role = Read<typeof role>;
 
@@ -77,9 +83,24 @@ export const toBroker: Reader<Read<typeof toBrokerMap> | 'goodbye'> = value =>
   typeof value === 'string' ? goodbye(value) : toBrokerMap(value);
 export type ToBroker = Read<typeof toBroker>;
 
+/**
+ * Where packets may be relayed (TURN), and as whom. `host` absent: the one by
+ * which the broker was called; it is the broker's word, see {@link isHost}.
+ */
+const relay = extensible(
+  { username: text(1, MAX_CREDENTIAL), credential: text(1, MAX_CREDENTIAL), seconds: u32 },
+  { host: text(1, MAX_HOST), udp: u16, tcp: u16, tls: u16 },
+);
+export type Relay = Read<typeof relay>;
+
+/** Whether a relay's host is nothing but a name or an IP address: nothing in it can end the host's part of a URL. */
+export function isHost(host: string): boolean {
+  return host.length <= MAX_HOST && /^[A-Za-z0-9._:-]+$/.test(host);
+}
+
 const welcome = extensible(
   { observed: text(0, 1024), heartbeat_seconds: u16, time: safe },
-  { stun_port: u16 },
+  { stun_port: u16, relay },
 );
 export type Welcome = Read<typeof welcome>;
 
@@ -115,7 +136,7 @@ export const fromBroker = oneOf({
   challenge: extensible({ nonce }),
   welcome,
   refused: extensible({ reason: refusedReason }, { newest: epoch }),
-  heartbeat_answer: extensible({ n: u32 }),
+  heartbeat_answer: extensible({ n: u32 }, { relay }),
   presence: extensible({ farm: farmId }, { state: presenceState }),
   signal,
   undelivered: extensible({ peer: address, reason: reason('offline', 'limit') }),

@@ -130,6 +130,7 @@ impl Core {
             observed: observed.to_string(),
             heartbeat_seconds: limits::HEARTBEAT.as_secs() as u16,
             stun_port: self.settings.stun_port,
+            relay: None,
             time: now.unix,
         });
         self.send(connection, welcome);

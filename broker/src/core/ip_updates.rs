@@ -89,7 +89,7 @@ impl Core {
             return self.protocol_error(connection, now);
         }
         let sequence = heartbeat.sequence;
-        self.send(connection, FromBroker::HeartbeatAnswer(HeartbeatAnswer { sequence }));
+        self.send(connection, FromBroker::HeartbeatAnswer(HeartbeatAnswer { sequence, relay: None }));
     }
 
     /// A farm says who may reach it.

@@ -12,6 +12,7 @@ use farm_protocol::ping::Ping;
 use farm_protocol::readings::{
     Answer, Clock, Follow, Gap, GapReason, MAX_UNIT, Newest, Reading, Request, check_name, check_unit,
 };
+use farm_protocol::relay::{MAX_CREDENTIAL, MAX_HOST, Relay};
 use farm_protocol::service::{self, Service, ServiceKind};
 use farm_protocol::signal::{Content, OfferRefused, Payload, PeerSignal, Signed};
 use proptest::collection::vec;
@@ -220,17 +221,40 @@ fn presence_state() -> impl Strategy<Value = PresenceState> {
     )
 }
 
+fn relay() -> impl Strategy<Value = Relay> {
+    let some_text = |most| text(most).prop_filter("not empty", |text| !text.is_empty());
+    let port = || option::of(any::<u16>());
+    (
+        option::of(some_text(MAX_HOST)),
+        (port(), port(), port()),
+        some_text(MAX_CREDENTIAL),
+        some_text(MAX_CREDENTIAL),
+        any::<u32>(),
+    )
+        .prop_map(|(host, (udp, tcp, tls), username, credential, seconds)| Relay {
+            host,
+            udp,
+            tcp,
+            tls,
+            username,
+            credential,
+            seconds,
+        })
+}
+
 pub(crate) fn from_broker() -> BoxedStrategy<FromBroker> {
     prop_oneof![
         nonce().prop_map(|nonce| FromBroker::Challenge(Challenge { nonce })),
-        (text(60), any::<u16>(), option::of(any::<u16>()), safe()).prop_map(
-            |(observed, heartbeat_seconds, stun_port, time)| {
-                FromBroker::Welcome(Welcome { observed, heartbeat_seconds, stun_port, time })
+        (text(60), any::<u16>(), option::of(any::<u16>()), option::of(relay()), safe()).prop_map(
+            |(observed, heartbeat_seconds, stun_port, relay, time)| {
+                FromBroker::Welcome(Welcome { observed, heartbeat_seconds, stun_port, relay, time })
             }
         ),
         (select(REFUSED.to_vec()), option::of(epoch()))
             .prop_map(|(reason, newest)| FromBroker::Refused(Refused { reason, newest })),
-        any::<u32>().prop_map(|sequence| FromBroker::HeartbeatAnswer(HeartbeatAnswer { sequence })),
+        (any::<u32>(), option::of(relay())).prop_map(|(sequence, relay)| {
+            FromBroker::HeartbeatAnswer(HeartbeatAnswer { sequence, relay })
+        }),
         (farm_id(), option::of(presence_state()))
             .prop_map(|(farm, state)| FromBroker::Presence(Presence { farm, state })),
         routed().prop_map(FromBroker::Signal),

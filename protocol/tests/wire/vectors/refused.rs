@@ -193,6 +193,27 @@ fn from_broker(out: &mut Cases) {
     }
     out.changed(KIND, &welcome, "/welcome/time", &[("negative", json!(-1)), ("a float", json!(5.5))]);
     out.without(KIND, &welcome, "/welcome/time");
+    relay(out);
+}
+
+fn relay(out: &mut Cases) {
+    const KIND: &str = "from-broker";
+    let answer = json!({"heartbeat_answer": {"n": 1, "relay": {
+        "host": "turn.example.org", "udp": 3478, "tcp": 3478, "tls": 443,
+        "username": "1:a", "credential": "b", "seconds": 60,
+    }}});
+    let field = |name: &str| format!("/heartbeat_answer/relay/{name}");
+    for port in ["udp", "tcp", "tls"] {
+        out.changed(KIND, &answer, &field(port), &[("2^16", json!(1 << 16)), ("text", json!("443"))]);
+    }
+    for (text, most) in [("host", 253), ("username", 128), ("credential", 128)] {
+        let long = "x".repeat(most + 1);
+        out.changed(KIND, &answer, &field(text), &[("empty", json!("")), ("too long", json!(long))]);
+    }
+    for required in ["username", "credential", "seconds"] {
+        out.without(KIND, &answer, &field(required));
+    }
+    out.changed(KIND, &answer, &field("seconds"), &[("2^32", json!(1u64 << 32)), ("negative", json!(-1))]);
 }
 
 fn signals(out: &mut Cases) {

@@ -43,6 +43,14 @@ pub(super) fn file() -> Json {
         json!({"challenge": {"nonce": nonce, "future": 1.5}}),
         json!({"challenge": {"nonce": nonce}}),
     );
+    let relay = |extra: bool| {
+        let mut relay = json!({"udp": 3478, "username": "1:a", "credential": "b", "seconds": 60});
+        if extra {
+            relay["quic"] = json!(443);
+        }
+        json!({"heartbeat_answer": {"n": 7, "relay": relay}})
+    };
+    add("from-broker", "an unknown field in a relay", relay(true), relay(false));
     let state = |extra: bool| {
         let mut state = json!({
             "online": true,

@@ -3,6 +3,7 @@
 use farm_protocol::broker::*;
 use farm_protocol::epoch::Epoch;
 use farm_protocol::id::{InvitationId, PhoneId, Slot};
+use farm_protocol::relay::{MAX_CREDENTIAL, MAX_HOST, Relay};
 use serde_json::json;
 
 use super::{Case, add, reasons, signature};
@@ -171,6 +172,7 @@ pub(super) fn from_broker(out: &mut Vec<Case>) {
             observed: "198.51.100.7:40312".to_owned(),
             heartbeat_seconds: 60,
             stun_port: Some(3478),
+            relay: None,
             time: 1_795_305_600,
         }),
         json!({"welcome": {
@@ -187,6 +189,7 @@ pub(super) fn from_broker(out: &mut Vec<Case>) {
             observed: "[2001:db8::7]:65535".to_owned(),
             heartbeat_seconds: u16::MAX,
             stun_port: None,
+            relay: None,
             time: MOST,
         }),
         json!({"welcome": {
@@ -207,9 +210,10 @@ pub(super) fn from_broker(out: &mut Vec<Case>) {
     add(
         out,
         "heartbeat_answer",
-        FromBroker::HeartbeatAnswer(HeartbeatAnswer { sequence: 24 }),
+        FromBroker::HeartbeatAnswer(HeartbeatAnswer { sequence: 24, relay: None }),
         json!({"heartbeat_answer": {"n": 24}}),
     );
+    relays(out);
     add(
         out,
         "presence, not known here",
@@ -259,5 +263,61 @@ pub(super) fn from_broker(out: &mut Vec<Case>) {
         "retry_after",
         FromBroker::RetryAfter(RetryAfter { milliseconds: u32::MAX }),
         json!({"retry_after": {"milliseconds": 4_294_967_295u32}}),
+    );
+}
+
+fn relays(out: &mut Vec<Case>) {
+    let (username, credential) = ("1795309200:3q2-7wAAAAA", "hJ8ijFpF2YqY6UbYXUdR6Y7mQ5A=");
+    add(
+        out,
+        "welcome, with the broker's own relay",
+        FromBroker::Welcome(Welcome {
+            observed: "198.51.100.7:40312".to_owned(),
+            heartbeat_seconds: 60,
+            stun_port: Some(3478),
+            relay: Some(Relay {
+                host: None,
+                udp: Some(3478),
+                tcp: None,
+                tls: Some(443),
+                username: username.to_owned(),
+                credential: credential.to_owned(),
+                seconds: 3600,
+            }),
+            time: 1_795_305_600,
+        }),
+        json!({"welcome": {
+            "observed": "198.51.100.7:40312",
+            "heartbeat_seconds": 60,
+            "stun_port": 3478,
+            "relay": {
+                "udp": 3478, "tls": 443, "username": username, "credential": credential, "seconds": 3600,
+            },
+            "time": 1_795_305_600,
+        }}),
+    );
+    let (host, long) = ("h".repeat(MAX_HOST), "x".repeat(MAX_CREDENTIAL));
+    add(
+        out,
+        "heartbeat_answer, with another host's relay, largest and longest",
+        FromBroker::HeartbeatAnswer(HeartbeatAnswer {
+            sequence: u32::MAX,
+            relay: Some(Relay {
+                host: Some(host.clone()),
+                udp: Some(u16::MAX),
+                tcp: Some(u16::MAX),
+                tls: Some(u16::MAX),
+                username: long.clone(),
+                credential: long.clone(),
+                seconds: u32::MAX,
+            }),
+        }),
+        json!({"heartbeat_answer": {
+            "n": u32::MAX,
+            "relay": {
+                "host": host, "udp": u16::MAX, "tcp": u16::MAX, "tls": u16::MAX,
+                "username": long, "credential": long, "seconds": u32::MAX,
+            },
+        }}),
     );
 }
