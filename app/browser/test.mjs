@@ -10,6 +10,7 @@ import { hostile, serveOdd } from './hostile.mjs';
 import { life } from './life.mjs';
 import { install, serve, use } from './notebook.mjs';
 import { speed } from './speed.mjs';
+import { tabs } from './tabs.mjs';
 import { app, browserPath, freePort, phone, run, until, World } from './world.mjs';
 
 for (const [path, help] of [
@@ -443,12 +444,7 @@ try {
     await stop();
   });
 
-  await check('two tabs of one phone both work', async () => {
-    const tab = await phone(context, farm);
-    await mood('fine', 30_000, tab);
-    await mood('fine', 1000);
-    await tab.close();
-  });
+  await tabs(world);
 
   await check('wrong invitations are refused with the reason', async () => {
     await page.goto(`${world.url}#/pair`);

@@ -1,40 +1,57 @@
 /** The app without its screens: the device, its farms, their tunnels. */
 
-import * as base32 from '../core/base32';
 import type { Bytes } from '../core/bytes';
-import { equal } from '../core/bytes';
-import { farmIdOf, phoneIdOf, random } from '../core/id';
-import { type Invitation, InvitationError, parse } from '../core/invitation';
+import { phoneIdOf } from '../core/id';
+import { parse } from '../core/invitation';
 import { type DeviceKey, deviceKey } from '../core/keys';
-import { ownBroker, parseBroker } from './broker-address';
+import { Engine } from './engine';
 import { FarmView } from './farm';
-import { Hub } from './hub';
 import { report } from './log';
 import { Monitor } from './monitor';
-import { NoAnswer, pair } from './pair';
-import { HeldSlot } from './slot';
+import { troubleOf } from './pair';
 import { type FarmRecord, type Settings, Store } from './store';
-import type { Tunnel } from './tunnel';
+import { StreamReset, type TunnelStream } from './streams';
+import { Tabs } from './tabs';
+import type { Answer, Call, ToldFarm } from './tabs/messages';
 
 /** Why the app can't work at all here. */
-export type Obstacle = 'insecure' | 'no_webrtc' | 'no_ed25519' | 'too_many_tabs';
+export type Obstacle = 'insecure' | 'no_webrtc' | 'no_ed25519';
 
-/** The running app. */
+/** The running app, in one of this browser's tabs. */
 export class App {
   readonly farms: FarmView[] = [];
-  private readonly hubs = new Map<string, Hub>();
   private readonly listeners = new Set<() => void>();
-  private readonly boot = random(16);
+  private readonly tabs: Tabs;
+  /** The connections, while this tab leads. */
+  private engine: Engine | null = null;
   private scheduled = false;
   private watched = true;
+  private suspended = false;
 
   private constructor(
     readonly store: Store,
     readonly key: DeviceKey,
     readonly phone: Bytes,
-    private readonly slot: HeldSlot,
     public settings: Settings,
-  ) {}
+  ) {
+    this.tabs = new Tabs(
+      {
+        lead: () => this.lead(),
+        follow: () => this.follow(),
+        told: farms => this.told(farms),
+        settings: settings => {
+          this.settings = settings;
+          this.changed();
+        },
+        farms: () => this.farms.map(farm => farm.told()),
+        open: (id, service) => this.open(id, service),
+        call: what => this.called(what),
+        probe: why => this.probe(why),
+        attention: () => this.attend(),
+      },
+      store.isDurable,
+    );
+  }
 
   /** Starts with what is stored; an {@link Obstacle} where this browser can't. */
   static async start(): Promise<App | Obstacle> {
@@ -48,10 +65,9 @@ export class App {
       report('app', `no key: ${error}`);
       return 'no_ed25519';
     }
-    const slot = await HeldSlot.take(store);
-    if (!slot) return 'too_many_tabs';
-    const app = new App(store, key, await phoneIdOf(key.public), slot, await store.settings());
-    for (const farm of await store.farms()) await app.connect(farm);
+    const app = new App(store, key, await phoneIdOf(key.public), await store.settings());
+    for (const record of await store.farms()) app.add(record);
+    await app.tabs.begin();
     app.monitor();
     return app;
   }
@@ -68,111 +84,182 @@ export class App {
     this.scheduled = true;
     queueMicrotask(() => {
       this.scheduled = false;
-      for (const farm of this.farms) farm.update(this.watched);
+      const { watched } = this.tabs.attention;
+      for (const farm of this.farms) farm.update(watched);
       for (const listener of this.listeners) listener();
+      this.tabs.lead?.tell();
     });
   }
 
-  /** Accepts an invitation: link, code or what a camera read. Throws what `parse` and `pair` throw. */
+  /** Accepts an invitation: link, code or what a camera read. Throws what {@link troubleOf} explains. */
   async accept(text: string, phoneName: string): Promise<FarmView> {
-    const invitation = parse(text);
-    const hub = this.hub(brokerOf(invitation));
-    const paired = await pair(hub, invitation, this.key, phoneName);
-    const id = base32.encode(await farmIdOf(paired.farm));
-    const record: FarmRecord = {
-      id,
-      key: paired.farm,
-      name: paired.name,
-      broker: hub.address.url,
-      pairedAt: Date.now(),
-      services: [],
-      lastLive: null,
-    };
-    // Without room for it the farm is there until the app closes; the screens say so.
-    await this.store.putFarm(record).catch(error => report('store', `the farm is not kept: ${error}`));
-    const known = this.farms.find(farm => farm.record.id === id);
-    if (known) await this.forget(known, false);
-    const farm = await this.connect(record);
-    this.changed();
+    // What is none need not be asked about.
+    parse(text);
+    const { follower } = this.tabs;
+    const id = follower
+      ? await follower.call({ kind: 'accept', text, phoneName })
+      : await this.pair(text, phoneName);
+    const farm = this.farms.find(one => one.record.id === id);
+    if (!farm) throw new Error('the farm is gone again');
     return farm;
   }
 
   /** Removes a farm from this phone. */
-  async forget(farm: FarmView, alsoStored = true): Promise<void> {
-    if (alsoStored) await this.store.removeFarm(farm.record.id);
-    const at = this.farms.indexOf(farm);
-    if (at >= 0) this.farms.splice(at, 1);
-    farm.readings.follow(false);
-    this.hubs.get(farm.record.broker)?.remove(farm.tunnel);
-    this.changed();
+  async forget(farm: FarmView): Promise<void> {
+    const { id } = farm.record;
+    const { follower } = this.tabs;
+    if (follower) await follower.call({ kind: 'forget', farm: id });
+    else {
+      await this.store.removeFarm(id);
+      this.drop(farm);
+    }
+  }
+
+  /** What was looked at is in the store, whichever tab keeps it. */
+  async keep(farm: FarmView): Promise<void> {
+    const { follower } = this.tabs;
+    if (follower) await follower.call({ kind: 'keep', farm: farm.record.id }).catch(() => null);
+    else await farm.keep();
   }
 
   async saveSettings(settings: Settings): Promise<void> {
     this.settings = settings;
     await this.store.setSettings(settings).catch(error => report('store', `settings are not kept: ${error}`));
+    this.tabs.say({ kind: 'settings', settings });
     this.changed();
   }
 
-  private async connect(record: FarmRecord): Promise<FarmView> {
-    const hub = this.hub(record.broker);
-    const tunnel = hub.add({ id: await farmIdOf(record.key), key: record.key });
-    const farm = new FarmView(record, hub, tunnel, this.store, () => this.changed());
+  /** This tab owns the connections from now on. */
+  private async lead(): Promise<void> {
+    const engine = await Engine.start(this.store, this.key, this.phone, {
+      changed: () => this.changed(),
+      farm: (id, info) => {
+        this.farms.find(farm => farm.record.id === id)?.heard(info);
+        this.changed();
+      },
+    });
+    this.engine = engine;
+    // What the former leading tab kept last.
+    for (const record of await this.store.farms()) this.add(record);
+    for (const farm of this.farms) {
+      const line = await engine.connect(farm.record).catch(error => report('app', `no connection: ${error}`));
+      if (line) farm.lead(line);
+    }
+    this.attend();
+    this.changed();
+  }
+
+  /** Another tab owns them from now on. */
+  private follow(): void {
+    this.engine?.stop();
+    this.engine = null;
+    const { follower } = this.tabs;
+    if (follower) for (const farm of this.farms) farm.follow(follower.line(farm.record.id));
+    this.changed();
+  }
+
+  /** The leading tab said how the farms stand. */
+  private told(farms: ToldFarm[]): void {
+    const { follower } = this.tabs;
+    if (!follower) return;
+    for (const farm of [...this.farms])
+      if (!farms.some(one => one.record.id === farm.record.id)) this.drop(farm);
+    for (const { record, readings } of farms) {
+      const farm = this.add(record);
+      farm.record = record;
+      farm.readings.mirror(readings);
+      farm.follow(follower.line(record.id));
+    }
+    this.changed();
+  }
+
+  /** The farm of this record, perhaps new. */
+  private add(record: FarmRecord): FarmView {
+    const known = this.farms.find(farm => farm.record.id === record.id);
+    if (known) return known;
+    const farm = new FarmView(record, this.store, () => this.changed());
     this.farms.push(farm);
     return farm;
   }
 
-  private hub(url: string): Hub {
-    const known = this.hubs.get(url);
-    if (known) return known;
-    const address = parseBroker(url);
-    if (!address) throw new InvitationError('part', 'b');
-    const again = this.hubs.get(address.url);
-    if (again) return again;
-    const identity = { key: this.key, boot: this.boot, phone: this.phone };
-    const hub = new Hub(address, identity, this.slot, {
-      changed: () => this.changed(),
-      farm: (id, info) => {
-        this.farms.find(farm => equal(farm.tunnel.farm.id, id))?.told(info);
-        this.changed();
-      },
-    });
-    this.hubs.set(address.url, hub);
-    return hub;
+  private drop(farm: FarmView): void {
+    const at = this.farms.indexOf(farm);
+    if (at >= 0) this.farms.splice(at, 1);
+    farm.readings.follow(false);
+    this.engine?.disconnect(farm.record.id);
+    this.changed();
   }
 
-  private tunnels(): Tunnel[] {
-    return this.farms.map(farm => farm.tunnel);
+  private async pair(text: string, phoneName: string): Promise<string> {
+    const { engine } = this;
+    if (!engine) throw new Error('another tab leads now');
+    const record = await engine.pair(text, phoneName);
+    // Without room for it the farm is there until the app closes; the screens say so.
+    await this.store.putFarm(record).catch(error => report('store', `the farm is not kept: ${error}`));
+    const known = this.farms.find(farm => farm.record.id === record.id);
+    if (known) this.drop(known);
+    this.add(record).lead(await engine.connect(record));
+    this.changed();
+    return record.id;
   }
 
-  /** What is open counts as being looked at. */
+  /** A tab that follows asked. */
+  private async called(what: Call): Promise<Answer> {
+    try {
+      if (what.kind === 'accept') return { farm: await this.pair(what.text, what.phoneName) };
+      const farm = this.farms.find(one => one.record.id === what.farm);
+      if (farm) await (what.kind === 'forget' ? this.forget(farm) : farm.keep());
+      return { farm: null };
+    } catch (error) {
+      report('tabs', `${what.kind}: ${error}`);
+      return { trouble: troubleOf(error) };
+    }
+  }
+
+  private open(id: string, service: string): TunnelStream {
+    const farm = this.farms.find(one => one.record.id === id);
+    if (!farm) throw new StreamReset('unknown_service');
+    return farm.open(service);
+  }
+
+  private probe(why: string): void {
+    report('monitor', why);
+    this.engine?.probe();
+  }
+
+  /** Whoever owns the connections goes by how much any tab is looked at. */
   private attend(): void {
-    for (const tunnel of this.tunnels()) tunnel.attend(this.watched || tunnel.streams.count > 0);
+    const { watched, suspended } = this.tabs.attention;
+    this.engine?.suspend(suspended);
+    this.engine?.attend(watched);
+  }
+
+  private tell(): void {
+    const { watched, suspended } = this;
+    this.tabs.attend({ watched, suspended });
+    this.attend();
+    this.changed();
   }
 
   private monitor(): void {
-    const each = (work: (tunnel: Tunnel) => void) => this.tunnels().forEach(work);
     new Monitor({
       probe: why => {
-        report('monitor', why);
-        for (const { socket } of this.hubs.values()) socket.event({ kind: 'attention', watched: true });
-        each(tunnel => tunnel.probe());
+        const { follower } = this.tabs;
+        if (follower) follower.probe(why);
+        else this.probe(why);
       },
       network: change => {
         report('monitor', `network ${change}`);
-        const told = change === 'changed' ? 'address_changed' : change;
-        for (const { socket } of this.hubs.values()) socket.event({ kind: 'network_changed', change: told });
-        each(tunnel => tunnel.event({ kind: 'network', change }));
+        this.engine?.network(change);
       },
       attention: watched => {
         this.watched = watched;
-        for (const farm of this.farms) farm.update(watched);
-        for (const { socket } of this.hubs.values()) socket.event({ kind: 'attention', watched });
-        this.attend();
+        this.tell();
       },
       suspend: suspended => {
         report('monitor', suspended ? 'hidden for long: resting' : 'shown again');
-        each(tunnel => (suspended ? tunnel.stop() : tunnel.start()));
-        for (const { socket } of this.hubs.values()) socket.event({ kind: suspended ? 'stop' : 'start' });
+        this.suspended = suspended;
+        this.tell();
       },
       hidden: () => {
         for (const farm of this.farms) void farm.keep();
@@ -185,12 +272,3 @@ export class App {
     });
   }
 }
-
-function brokerOf(invitation: Invitation): string {
-  const url = invitation.kind === 'link' ? invitation.broker : ownBroker(location);
-  const address = parseBroker(url);
-  if (!address) throw new InvitationError('part', 'b');
-  return address.url;
-}
-
-export { NoAnswer };

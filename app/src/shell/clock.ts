@@ -11,6 +11,13 @@ export function now(): Instant {
 /** Timers longer than this overflow in browsers; a core that is asked early only says so. */
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
+const set = new Set<Alarm>();
+
+/** Rings what is due now: a hidden page's timers are held back for up to a second, messages are not. */
+export function ringDue(): void {
+  for (const alarm of [...set]) alarm.ringIfDue();
+}
+
 /** One timer that is set again and again. */
 export class Alarm {
   private timer: ReturnType<typeof setTimeout> | null = null;
@@ -24,12 +31,23 @@ export class Alarm {
     if (this.timer !== null) clearTimeout(this.timer);
     this.timer = null;
     this.at = at;
-    if (at === null) return;
+    if (at === null) return void set.delete(this);
+    set.add(this);
     const wait = Math.min(Math.max(0, Math.ceil(toMs(at - now()))), LONGEST_TIMER_MS);
-    this.timer = setTimeout(() => {
-      this.timer = null;
-      this.ring();
-    }, wait);
+    this.timer = setTimeout(() => this.rings(), wait);
+  }
+
+  /** Rings where a timer of the browser's should have. */
+  ringIfDue(): void {
+    if (this.timer === null || this.at === null || this.at > now()) return;
+    clearTimeout(this.timer);
+    this.rings();
+  }
+
+  private rings(): void {
+    this.timer = null;
+    set.delete(this);
+    this.ring();
   }
 }
 

@@ -1,4 +1,7 @@
-/** One farm as the screens show it: its tunnel, what was measured, and its outages. */
+/**
+ * One farm as the screens show it: its connection, what was measured, and its
+ * outages. Every open tab has one; only the leading tab's writes anything down.
+ */
 
 import * as base32 from '../core/base32';
 import type { FarmInfo } from '../core/control';
@@ -6,13 +9,12 @@ import type { Grade } from '../core/health/quality';
 import type { State as LinkState } from '../core/link';
 import type { Failure, Strategy } from '../core/recovery';
 import type { State } from '../core/session';
-import { toMs } from '../core/time';
-import { now } from './clock';
-import type { Hub } from './hub';
+import { type Facts, type Line, unknown } from './line';
 import type { Path } from './peer';
 import { Readings } from './readings';
 import type { FarmRecord, Outage, Store } from './store';
-import type { Tunnel } from './tunnel';
+import { StreamReset, type TunnelStream } from './streams';
+import type { ToldFarm } from './tabs/messages';
 
 /** No alarm for a blip: a loss is shown after this long. */
 export const GRACE_MS = 1_000;
@@ -72,28 +74,63 @@ export class FarmView {
   private looked = 0;
   private away = 0;
   readonly readings: Readings;
+  private line: Line | null = null;
+  /** This tab owns the connections, and writes down what happens. */
+  private leads = false;
 
   constructor(
     public record: FarmRecord,
-    readonly hub: Hub,
-    readonly tunnel: Tunnel,
     private readonly store: Store,
     changed: () => void,
   ) {
-    this.readings = new Readings(record.id, tunnel.streams, store, changed);
-    void this.endForgotten().catch(() => undefined);
+    this.readings = new Readings(record.id, service => this.open(service), store, changed);
   }
 
-  /** Outages of a former run that nobody saw the end of: over when they were last seen. */
-  private async endForgotten(): Promise<void> {
+  /** This tab leads now: over a connection of its own. */
+  lead(line: Line): void {
+    this.line = line;
+    this.leads = true;
+    this.looked = this.away = 0;
+    this.readings.lead();
+    void this.takeOutagesOver().catch(() => undefined);
+  }
+
+  /** Another tab leads: over its connection. */
+  follow(line: Line): void {
+    if (this.line === line) return;
+    this.line = line;
+    this.leads = false;
+    this.outage = null;
+    this.readings.follow(false);
+  }
+
+  /** Opens a stream to one of the farm's services. Throws {@link StreamReset}. */
+  open(service: string): TunnelStream {
+    if (!this.line) throw new StreamReset('session_ended');
+    return this.line.open(service);
+  }
+
+  /** How the connection stands, for a tab that follows too. */
+  facts(): Facts {
+    return this.line?.facts() ?? unknown();
+  }
+
+  /** Outages that nobody saw the end of: one that goes on is ours now, a former run's is over when it was last seen. */
+  private async takeOutagesOver(): Promise<void> {
     for (const outage of await this.store.outages(this.record.id)) {
-      if (outage.to === null && outage.from !== this.outage?.from)
-        await this.store.putOutage({ ...outage, to: outage.seen ?? outage.from });
+      if (outage.to !== null || outage.from === this.outage?.from) continue;
+      if (this.lostAt !== null && !this.outage) this.outage = outage;
+      else await this.store.putOutage({ ...outage, to: outage.seen ?? outage.from });
     }
   }
 
+  /** For the tabs that follow. */
+  told(): ToldFarm {
+    return { record: this.record, facts: this.facts(), readings: this.readings.told() };
+  }
+
   /** The farm told its name and services. */
-  told(info: FarmInfo): void {
+  heard(info: FarmInfo): void {
     const { name, services } = info;
     const phones = info.phones?.map(phone => ({ id: base32.encode(phone.id), name: phone.name }));
     this.record = { ...this.record, name: name || this.record.name, services, phones: phones ?? [] };
@@ -101,39 +138,28 @@ export class FarmView {
   }
 
   status(): Status {
-    const snapshot = this.tunnel.snapshot();
-    const condition = this.tunnel.condition();
-    const wall = Date.now() - toMs(now());
-    const health = condition?.health;
-    const live = snapshot.state === 'live';
+    const { phase, ...facts } = this.facts();
+    const live = facts.state === 'live';
     const brief = this.lostAt !== null && this.isBrief(this.lostAt, Date.now());
+    const measured = facts.rtt !== null;
     return {
-      state: snapshot.state,
+      ...facts,
       calm: live || brief,
-      since: live ? (this.liveSince ?? Date.now()) : (this.lostAt ?? wall + toMs(snapshot.since)),
-      failure: snapshot.failure,
-      strategy: snapshot.strategy,
-      attempt: snapshot.attempt,
-      nextAttempt: snapshot.nextAttempt === null ? null : wall + toMs(snapshot.nextAttempt),
-      farmPresent: snapshot.farmPresent,
-      broker: this.hub.snapshot().state.kind,
-      path: condition?.path ?? null,
-      rtt: health?.rtt == null ? null : toMs(health.rtt),
-      jitter: health?.rtt == null ? null : toMs(health.jitter),
-      loss: health?.rtt == null ? null : health.loss,
-      grade: health?.grade ?? null,
-      doubted: health?.phase === 'doubted',
+      since: live ? (this.liveSince ?? Date.now()) : (this.lostAt ?? facts.since),
+      jitter: measured ? facts.jitter : null,
+      loss: measured ? facts.loss : null,
+      doubted: phase === 'doubted',
     };
   }
 
   /** Notes what changed since; called after every change and every two seconds. */
   update(watched: boolean): void {
-    const { state } = this.tunnel.snapshot();
+    const { state } = this.facts();
     const at = Date.now();
     const live = state === 'live';
     // Nobody looks: that is no outage.
     const looks = state !== 'stopped' && state !== 'resting';
-    this.readings.follow(watched && looks && (live || this.readings.follows));
+    this.readings.follow(this.leads && watched && looks && (live || this.readings.follows));
     if (live) {
       this.liveSince ??= at;
       this.lostAt = null;
@@ -146,7 +172,7 @@ export class FarmView {
       if (!looks) {
         this.endOutage(at);
         this.lostAt = null;
-      } else if (!this.outage && this.lostAt !== null && !this.isBrief(this.lostAt, at))
+      } else if (this.leads && !this.outage && this.lostAt !== null && !this.isBrief(this.lostAt, at))
         this.begin(this.lostAt);
     }
     this.count(looks, at);
@@ -163,6 +189,7 @@ export class FarmView {
   private count(looks: boolean, at: number): void {
     const span = this.updatedAt === null ? 0 : Math.min(Math.max(0, at - this.updatedAt), LONGEST_LOOK_MS);
     this.updatedAt = at;
+    if (!this.leads) return;
     if (looks && this.everLive) {
       this.looked += span;
       if (this.outage) this.away += span;
@@ -175,6 +202,7 @@ export class FarmView {
 
   /** Writes down what was looked at; also when the page is hidden, since it may never come back. */
   keep(): Promise<void> {
+    if (!this.leads) return Promise.resolve();
     const at = Date.now();
     const { looked, away, outage } = this;
     this.keptAt = at;
@@ -193,11 +221,11 @@ export class FarmView {
 
   /** A loss that nobody needs to know of yet: just noticed, and the last answer not long ago. */
   private isBrief(lostAt: number, at: number): boolean {
-    return at - lostAt < GRACE_MS && at - (this.tunnel.answeredAt ?? lostAt) < SILENCE_MS;
+    return at - lostAt < GRACE_MS && at - (this.facts().answeredAt ?? lostAt) < SILENCE_MS;
   }
 
   private begin(from: number): void {
-    const { failure } = this.tunnel.snapshot();
+    const { failure } = this.facts();
     this.away += Math.max(0, Date.now() - from);
     this.outage = { farm: this.record.id, from, to: null, seen: from, reason: failure ?? 'network_timeout' };
     void this.store.putOutage(this.outage).catch(() => undefined);
@@ -205,12 +233,11 @@ export class FarmView {
   }
 
   private sample(at: number): void {
-    const health = this.tunnel.condition()?.health;
+    const { phase, latestRtt, loss } = this.facts();
     // A carrier that has only just opened has had no time to answer.
-    if (health?.phase === 'starting') return;
+    if (phase === 'starting') return;
     this.sampledAt = at;
-    const rtt = health?.phase === 'alive' && health.latestRtt !== null ? toMs(health.latestRtt) : null;
-    this.samples.push({ at, rtt, loss: health?.loss ?? 1 });
+    this.samples.push({ at, rtt: phase === 'alive' ? latestRtt : null, loss });
     if (this.samples.length > SAMPLES) this.samples.shift();
   }
 }

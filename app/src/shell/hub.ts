@@ -100,6 +100,15 @@ export class Hub {
     this.watch();
   }
 
+  private closed = false;
+
+  /** Nothing is said or heard here any more. */
+  close(): void {
+    this.closed = true;
+    for (const tunnel of [...this.tunnels]) this.remove(tunnel);
+    this.socket.event({ kind: 'stop' });
+  }
+
   /** Lets somebody else speak through this broker; the returned function ends it. */
   visit(visitor: Visitor): () => void {
     this.visitors.add(visitor);
@@ -134,6 +143,7 @@ export class Hub {
 
   private async jump(newest: Epoch): Promise<void> {
     const epoch = await this.slot.jumpPast(newest);
+    if (this.closed) return;
     if (epoch === null) {
       report('broker', 'says that another start of this phone is newer');
       return this.placeLost();
@@ -144,6 +154,7 @@ export class Hub {
 
   /** The broker gave our place to another program: the link rests, and the next carriers are made elsewhere. */
   private placeLost(): void {
+    if (this.closed) return;
     report('broker', 'another program has this place');
     this.socket.event({ kind: 'stop' });
     for (const tunnel of this.tunnels) tunnel.event({ kind: 'superseded' });
@@ -166,6 +177,7 @@ export class Hub {
 
   private async takeNext(): Promise<boolean> {
     const slot = await this.slot.takeNext(Math.max(this.slot.epoch, ...this.tunnels.map(one => one.epoch)));
+    if (this.closed) return false;
     if (!slot) {
       // Perhaps the other program leaves.
       this.socket.event({ kind: 'start' });

@@ -5,9 +5,9 @@ import type { Bytes } from '../core/bytes';
 import { utf8 } from '../core/bytes';
 import { decode, encode } from '../core/codec';
 import { random } from '../core/id';
-import type { Invitation } from '../core/invitation';
+import { type Invitation, InvitationError } from '../core/invitation';
 import { type DeviceKey, NONCE_LEN } from '../core/keys';
-import { checkAnswer, MAX_NAME, PairError, request } from '../core/pairing';
+import { checkAnswer, MAX_NAME, PairError, type PairRefused, request } from '../core/pairing';
 import { payload } from '../core/signal';
 import type { Hub } from './hub';
 
@@ -20,17 +20,29 @@ const REPEAT_MS = 5_000;
 /** Told so often that no farm has the invitation, it is believed: a farm that reconnects is back before that. */
 const ABSENT = 3;
 
-/** Where pairing stands, for the screen. */
-export type Trouble = 'broker' | 'no_farm' | 'limit' | 'no_answer';
+/** What can come in the way, for the screen. */
+export type Trouble =
+  | InvitationError['kind']
+  | PairRefused
+  | ('broker' | 'no_farm' | 'limit' | 'no_answer')
+  | ('forged' | 'other');
 
-/** Nobody answered in time; the invitation is not used up. */
-export class NoAnswer extends Error {
+/** Pairing did not come about. */
+export class PairingFailed extends Error {
   constructor(readonly trouble: Trouble) {
     super(trouble);
   }
 }
 
-/** Asks the farm of an invitation to let this phone in: its key and name. Throws `PairError` or {@link NoAnswer}. */
+/** What came in the way. */
+export function troubleOf(error: unknown): Trouble {
+  if (error instanceof InvitationError) return error.kind;
+  if (error instanceof PairingFailed) return error.trouble;
+  if (error instanceof PairError) return error.kind === 'refused' ? (error.reason ?? 'other') : 'forged';
+  return 'no_answer';
+}
+
+/** Asks the farm of an invitation to let this phone in: its key and name. Throws `PairError`, or {@link PairingFailed} where nobody answered: the invitation is not used up. */
 export async function pair(
   hub: Hub,
   invitation: Invitation,
@@ -53,7 +65,7 @@ export async function pair(
       message: message => void take(message),
     });
     const repeat = setInterval(send, REPEAT_MS);
-    const deadline = setTimeout(() => end(() => reject(new NoAnswer(trouble))), WITHIN_MS);
+    const deadline = setTimeout(() => end(() => reject(new PairingFailed(trouble))), WITHIN_MS);
     const end = (settle: () => void) => {
       clearInterval(repeat);
       clearTimeout(deadline);
@@ -66,7 +78,7 @@ export async function pair(
         if (message.undelivered.reason === 'offline') {
           trouble = 'no_farm';
           absent += 1;
-          if (absent >= ABSENT) end(() => reject(new NoAnswer(trouble)));
+          if (absent >= ABSENT) end(() => reject(new PairingFailed(trouble)));
         } else if (trouble !== 'no_farm') trouble = 'limit';
         return;
       }

@@ -7,7 +7,7 @@
 import { type Answer, answer, frame, type Reading, TARGET, Unframer } from '../core/readings';
 import { report } from './log';
 import { MAX_READINGS, MAX_SERIES, type ReadingsState, type Series, type Store } from './store';
-import { StreamReset, type Streams, type TunnelStream } from './streams';
+import { StreamReset, type TunnelStream } from './streams';
 
 /** After a stream has ended the next is opened after this, doubled while streams bring nothing ... */
 const FIRST_PAUSE_MS = 100;
@@ -22,6 +22,14 @@ const SLACK = 500;
 
 /** Why nothing comes. */
 export type Silence = 'not_offered' | 'unknown';
+
+/** What the leading tab tells the others. */
+export interface Told {
+  series: Series[];
+  arrived: number;
+  caughtUp: boolean;
+  silence: Silence | null;
+}
 
 export class Readings {
   /** The newest of every series, by name. */
@@ -39,7 +47,7 @@ export class Readings {
 
   constructor(
     private readonly farm: string,
-    private readonly streams: Streams,
+    private readonly open: (service: string) => TunnelStream,
     private readonly store: Store,
     private readonly changed: () => void,
   ) {
@@ -59,6 +67,26 @@ export class Readings {
     this.after = state.after;
     this.series.clear();
     for (const one of state.series) this.series.set(one.name, one);
+  }
+
+  /** This tab leads now: what the former one kept meanwhile is where this one goes on. */
+  lead(): void {
+    if (!this.running) this.loaded = this.load();
+  }
+
+  /** What a tab that follows is told. */
+  told(): Told {
+    const { arrived, caughtUp, silence } = this;
+    return { series: [...this.series.values()], arrived, caughtUp, silence };
+  }
+
+  /** As the leading tab has it. */
+  mirror(told: Told): void {
+    this.series.clear();
+    for (const one of told.series) this.series.set(one.name, one);
+    this.arrived = told.arrived;
+    this.caughtUp = told.caughtUp;
+    this.silence = told.silence;
   }
 
   /** Whether it follows. */
@@ -105,7 +133,7 @@ export class Readings {
 
   /** One stream to its end: whether it brought anything. */
   private async once(run: { stream: TunnelStream | null; over: boolean }): Promise<boolean> {
-    const stream = this.streams.open(TARGET);
+    const stream = this.open(TARGET);
     run.stream = stream;
     // A number that no farm can have given yet: the answer says which is the newest.
     const first = this.after === 0 && !this.asked;

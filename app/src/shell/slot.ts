@@ -1,14 +1,14 @@
 /**
- * Slots: tabs that share this phone's key each take one, with a lock that the
- * browser drops when the tab goes, and count their starts in the store. Each
- * tab has its own session, so they never fight over one.
+ * The place of this browser at the broker and the farms, and the count of its
+ * starts. Tabs share one: only the leading tab takes it. A copy of the
+ * browser's profile takes it from us, and we go on in the next.
  */
 
 import { type Epoch, isAbsurdAfter, ofStart, starts } from '../core/epoch';
 import { SLOT_COUNT } from '../core/id';
 import type { Store } from './store';
 
-/** A slot, held as long as the page lives. */
+/** A slot, as long as this tab leads. */
 export class HeldSlot {
   private jumped = false;
 
@@ -18,25 +18,19 @@ export class HeldSlot {
     private readonly store: Store,
   ) {}
 
-  /** Takes the lowest free slot and counts this start; `null` where all are taken. */
-  static async take(store: Store): Promise<HeldSlot | null> {
-    return HeldSlot.takeFrom(store, 0);
+  /** Takes the first slot and counts this start: what had it before is superseded. */
+  static async take(store: Store): Promise<HeldSlot> {
+    return new HeldSlot(0, await store.countStart(0), store);
   }
 
   /**
-   * Takes one that nobody has taken from us yet: lost ones stay locked, and below. Its epochs follow `used`,
-   * the newest of ours, since streams and carriers go by them.
+   * Takes one that nobody has taken from us yet; `null` where none is left. Its epochs follow `used`, the newest
+   * of ours, since streams and carriers go by them.
    */
   async takeNext(used: Epoch): Promise<HeldSlot | null> {
-    return HeldSlot.takeFrom(this.store, this.slot + 1, starts(used) + 1);
-  }
-
-  private static async takeFrom(store: Store, first: number, least = 0): Promise<HeldSlot | null> {
-    for (let slot = first; slot < SLOT_COUNT; slot++) {
-      if (await lock(`farm-tunnel-slot-${slot}`))
-        return new HeldSlot(slot, await store.countStart(slot, least), store);
-    }
-    return null;
+    const slot = this.slot + 1;
+    if (slot >= SLOT_COUNT) return null;
+    return new HeldSlot(slot, await this.store.countStart(slot, starts(used) + 1), this.store);
   }
 
   /** The first epoch of this start. */
@@ -51,15 +45,4 @@ export class HeldSlot {
     this.start = await this.store.countStart(this.slot, starts(newest) + 1);
     return this.epoch;
   }
-}
-
-function lock(name: string): Promise<boolean> {
-  if (!navigator.locks) return Promise.resolve(true);
-  return new Promise(resolve => {
-    void navigator.locks.request(name, { ifAvailable: true }, held => {
-      resolve(held !== null);
-      // Held until the page is gone.
-      return held ? new Promise(() => undefined) : undefined;
-    });
-  });
 }

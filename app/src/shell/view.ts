@@ -51,6 +51,7 @@ export class View {
     this.jar = jars.get(name) ?? new CookieJar();
     jars.set(name, this.jar);
     addEventListener('message', this.onMessage);
+    document.addEventListener('visibilitychange', this.onVisibility);
     void this.begin();
   }
 
@@ -66,6 +67,7 @@ export class View {
     this.over = true;
     clearTimeout(this.timer);
     removeEventListener('message', this.onMessage);
+    document.removeEventListener('visibilitychange', this.onVisibility);
     this.bridge?.remove();
     this.frame?.remove();
     for (const end of this.open) end();
@@ -109,6 +111,12 @@ export class View {
     }
   };
 
+  /** The worker is one for all tabs: whoever is looked at serves it. */
+  private readonly onVisibility = (): void => {
+    if (document.visibilityState === 'visible')
+      this.bridge?.contentWindow?.postMessage({ farmView: 'again' }, this.origin);
+  };
+
   private show(): void {
     clearTimeout(this.timer);
     if (this.frame) {
@@ -126,7 +134,7 @@ export class View {
 
   private serve(port: MessagePort): void {
     const around: Around = {
-      open: () => this.farm.tunnel.streams.open(this.service),
+      open: () => this.farm.open(this.service),
       origin: this.origin,
       jar: this.jar,
     };

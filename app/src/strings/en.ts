@@ -170,7 +170,6 @@ export const en = {
     no_webrtc: 'This browser has no WebRTC. Use a current Chrome, Firefox or Safari.',
     no_ed25519:
       'This browser can’t keep the keys that are needed (Ed25519). Update it, or use a current Chrome, Firefox or Safari.',
-    too_many_tabs: 'The app is open in too many tabs. Close some.',
   },
 };
 

@@ -30,7 +30,7 @@ export function Outages({ farm }: { farm: FarmView }) {
   const state = farm.status().state;
   useEffect(() => {
     void state;
-    void farm.keep().then(() => {
+    void app.keep(farm).then(() => {
       void app.store.outages(id).then(setOutages, () => undefined);
       void app.store.days(id).then(setDays, () => undefined);
     });

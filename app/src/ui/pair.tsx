@@ -1,9 +1,7 @@
 /** Adding a farm: by link, by typed code, by camera. */
 
 import { useEffect, useRef, useState } from 'preact/hooks';
-import { InvitationError } from '../core/invitation';
-import { PairError } from '../core/pairing';
-import { NoAnswer } from '../shell/pair';
+import { troubleOf } from '../shell/pair';
 import type { Strings } from '../strings/en';
 import { useApp, useStrings } from './context';
 import { Bar } from './parts';
@@ -11,13 +9,6 @@ import { go } from './route';
 import { Scanner } from './scanner';
 
 type Trouble = keyof Strings['pairErrors'];
-
-function troubleOf(error: unknown): Trouble {
-  if (error instanceof InvitationError) return error.kind;
-  if (error instanceof NoAnswer) return error.trouble;
-  if (error instanceof PairError) return error.kind === 'refused' ? (error.reason ?? 'other') : 'forged';
-  return 'no_answer';
-}
 
 /** What this phone is called unless its owner says: its model, where the browser tells one. */
 function usualName(t: Strings): string {

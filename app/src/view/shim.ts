@@ -47,6 +47,10 @@ class TunnelSocket extends EventTarget {
     const { port1, port2 } = new MessageChannel();
     this.line = port1;
     port1.onmessage = event => this.heard(event.data as ToSocket);
+    // The tab that carried it is gone, and could not say so.
+    port1.addEventListener('close', () =>
+      this.heard({ kind: 'closed', code: 1006, reason: '', clean: false }),
+    );
     if (full.host !== location.host) {
       // Only this service is behind the tunnel.
       queueMicrotask(() => this.heard({ kind: 'closed', code: 1006, reason: '', clean: false }));

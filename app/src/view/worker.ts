@@ -41,8 +41,14 @@ self.addEventListener('message', event => {
   const { source, data, ports } = event;
   if (!(source instanceof WindowClient) && !(source instanceof Client)) return;
   if (data?.kind === 'port' && new URL(source.url).pathname === `${PREFIX}bridge` && ports[0]) {
-    port = ports[0];
+    const [given] = ports;
+    port = given;
     bridge = source.id;
+    // Its tab was closed.
+    given.addEventListener('close', () => {
+      if (port === given) port = null;
+    });
+    given.start();
     for (const resolve of waiting.splice(0)) resolve(port);
   } else if (data?.kind === 'socket' || data?.kind === 'cookie') {
     event.waitUntil(appPort().then(app => app.postMessage(data, [...ports])));
@@ -136,26 +142,41 @@ function fieldsOf(request: Request): { fields: [string, string][]; piece: boolea
   return { fields, piece: true };
 }
 
-async function through(request: Request, clientId: string): Promise<Response> {
-  const app = await appPort();
-  const { port1: line, port2 } = new MessageChannel();
-  const { pathname, search } = new URL(request.url);
+/** The tab that carried a conversation is gone, and nothing had come of it yet. */
+class TabGone extends Error {}
+
+/** Asks the app. What changes nothing at the service is asked again where a tab went with it. */
+async function ask(request: Request, fields: [string, string][]): Promise<Conversation> {
   const hasBody = request.method !== 'GET' && request.method !== 'HEAD';
+  const { pathname, search } = new URL(request.url);
+  for (;;) {
+    const app = await appPort();
+    const { port1: line, port2 } = new MessageChannel();
+    const answer = conversation(request, line, hasBody);
+    app.postMessage(
+      {
+        kind: 'request',
+        method: request.method,
+        path: pathname + search,
+        fields,
+        referrer: request.referrer,
+        withOrigin: hasBody || (request.mode === 'cors' && request.destination === ''),
+        hasBody,
+      },
+      [port2],
+    );
+    try {
+      return await answer;
+    } catch (error) {
+      if (hasBody || !(error instanceof TabGone)) throw error;
+      if (port === app) port = null;
+    }
+  }
+}
+
+async function through(request: Request, clientId: string): Promise<Response> {
   const { fields, piece } = fieldsOf(request);
-  const answer = conversation(request, line, hasBody);
-  app.postMessage(
-    {
-      kind: 'request',
-      method: request.method,
-      path: pathname + search,
-      fields,
-      referrer: request.referrer,
-      withOrigin: hasBody || (request.mode === 'cors' && request.destination === ''),
-      hasBody,
-    },
-    [port2],
-  );
-  const { head, body } = await answer;
+  const { head, body } = await ask(request, fields);
   const headers = new Headers();
   for (const [name, value] of head.fields) headers.append(name, value);
   const empty = [204, 205, 304].includes(head.status) || request.method === 'HEAD';
@@ -189,13 +210,10 @@ function before(bytes: Uint8Array): TransformStream<Uint8Array, Uint8Array> {
 }
 
 type Head = Extract<ToWorker, { kind: 'head' }>;
+type Conversation = { head: Head; body: ReadableStream<Uint8Array> };
 
 /** One request's conversation with the app: its body goes, the head and the body come. */
-function conversation(
-  request: Request,
-  line: MessagePort,
-  hasBody: boolean,
-): Promise<{ head: Head; body: ReadableStream<Uint8Array> }> {
+function conversation(request: Request, line: MessagePort, hasBody: boolean): Promise<Conversation> {
   const say = (message: FromWorker, transfer: Transferable[] = []) => line.postMessage(message, transfer);
   const given = hasBody ? reader(request) : null;
   return new Promise((resolve, reject) => {
@@ -226,14 +244,18 @@ function conversation(
       },
       new ByteLengthQueuingStrategy({ highWaterMark: WINDOW }),
     );
-    const fail = (why: string) => {
+    const fail = (why: string, error = new Error(why)) => {
       if (over) return;
       end();
-      reject(new Error(why));
+      reject(error);
       // Events that broke off are asked for again by the browser; Chromium gives up on those that failed.
       if (isEvents) controller.close();
       else controller.error(new TypeError(why));
     };
+    line.addEventListener('close', () => {
+      const why = 'the tab that carried this is gone';
+      fail(why, new TabGone(why));
+    });
     request.signal.addEventListener('abort', () => {
       if (over) return;
       say({ kind: 'cancel' });
