@@ -22,6 +22,8 @@ export class App {
   readonly farms: FarmView[] = [];
   private readonly listeners = new Set<() => void>();
   private readonly tabs: Tabs;
+  /** This tab leads or follows. */
+  private begun: Promise<void> = Promise.resolve();
   /** The connections, while this tab leads. */
   private engine: Engine | null = null;
   private scheduled = false;
@@ -67,8 +69,8 @@ export class App {
     }
     const app = new App(store, key, await phoneIdOf(key.public), await store.settings());
     for (const record of await store.farms()) app.add(record);
-    await app.tabs.begin();
-    app.monitor();
+    // What is known is drawn before anything is connected.
+    app.begun = app.tabs.begin().then(() => app.monitor());
     return app;
   }
 
@@ -95,6 +97,7 @@ export class App {
   async accept(text: string, phoneName: string): Promise<FarmView> {
     // What is none need not be asked about.
     parse(text);
+    await this.begun;
     const { follower } = this.tabs;
     const id = follower
       ? await follower.call({ kind: 'accept', text, phoneName })
@@ -107,6 +110,7 @@ export class App {
   /** Removes a farm from this phone. */
   async forget(farm: FarmView): Promise<void> {
     const { id } = farm.record;
+    await this.begun;
     const { follower } = this.tabs;
     if (follower) await follower.call({ kind: 'forget', farm: id });
     else {
@@ -117,6 +121,7 @@ export class App {
 
   /** What was looked at is in the store, whichever tab keeps it. */
   async keep(farm: FarmView): Promise<void> {
+    await this.begun;
     const { follower } = this.tabs;
     if (follower) await follower.call({ kind: 'keep', farm: farm.record.id }).catch(() => null);
     else await farm.keep();
