@@ -9,6 +9,7 @@ import { faults, table } from './faults.mjs';
 import { hostile, serveOdd } from './hostile.mjs';
 import { life } from './life.mjs';
 import { install, serve, use } from './notebook.mjs';
+import { portal } from './portal.mjs';
 import { speed } from './speed.mjs';
 import { tabs } from './tabs.mjs';
 import { app, browserPath, freePort, phone, run, until, World } from './world.mjs';
@@ -445,6 +446,7 @@ try {
   });
 
   await tabs(world);
+  await portal(world);
 
   await check('wrong invitations are refused with the reason', async () => {
     await page.goto(`${world.url}#/pair`);

@@ -46,6 +46,8 @@ export interface Status {
   nextAttempt: number | null;
   farmPresent: boolean | null;
   broker: LinkState['kind'];
+  /** The network wants a login first. */
+  login: boolean;
   path: Path | null;
   rtt: number | null;
   jitter: number | null;

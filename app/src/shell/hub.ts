@@ -9,6 +9,7 @@ import type { Snapshot } from '../core/link';
 import type { BrokerAddress } from './broker-address';
 import { BrokerSocket, type Identity } from './broker-socket';
 import { report } from './log';
+import { Portal } from './portal';
 import type { HeldSlot } from './slot';
 import { iceServers, Tunnel } from './tunnel';
 
@@ -27,6 +28,8 @@ export interface Visitor {
 export class Hub {
   socket: BrokerSocket;
   welcome: Welcome | null = null;
+  /** Whether the network wants a login first. */
+  readonly portal: Portal;
   private readonly tunnels: Tunnel[] = [];
   private readonly visitors = new Set<Visitor>();
 
@@ -36,6 +39,10 @@ export class Hub {
     private slot: HeldSlot,
     private readonly listener: Listener,
   ) {
+    this.portal = new Portal(address.authority, {
+      changed: () => listener.changed(),
+      back: () => this.socket.event({ kind: 'path_back' }),
+    });
     this.socket = this.connect();
   }
 
@@ -52,6 +59,8 @@ export class Hub {
       {
         state: state => {
           if (!ours()) return;
+          if (state.kind !== 'connecting' && state.kind !== 'authenticating')
+            this.portal.needed(state.kind === 'offline');
           if (state.kind !== 'online')
             for (const one of this.tunnels) one.event({ kind: 'broker_link', online: false });
           this.listener.changed();

@@ -22,6 +22,8 @@ export interface Facts {
   nextAttempt: number | null;
   farmPresent: boolean | null;
   broker: LinkState['kind'];
+  /** The network answers in the broker's place: it wants a login first. */
+  login: boolean;
   path: Path | null;
   /** `null` before the first carrier. */
   phase: Phase | null;
@@ -51,6 +53,7 @@ export function unknown(): Facts {
     nextAttempt: null,
     farmPresent: null,
     broker: 'connecting',
+    login: false,
     path: null,
     phase: null,
     rtt: null,
@@ -87,6 +90,7 @@ export class OwnLine implements Line {
       nextAttempt: nextAttempt === null ? null : tenths(wall + toMs(nextAttempt)),
       farmPresent,
       broker: this.hub.snapshot().state.kind,
+      login: this.hub.portal.wanted,
       path: condition?.path ?? null,
       phase: health?.phase ?? null,
       rtt: health?.rtt == null ? null : toMs(health.rtt),

@@ -53,6 +53,10 @@ export const en = {
   brokerAway:
     'The connection to the farm works. The meeting server is away; it is needed only for new connections.',
   brokerRefused: 'The meeting server refuses this phone.',
+  needsLogin: 'This network needs a login',
+  needsLoginText:
+    'Something else answers in the meeting server’s place: this Wi-Fi wants a login first. Log in; the app goes on by itself.',
+  logIn: 'Log in to the network',
   networkLogin: 'If this Wi-Fi asks for a login, open any web page and log in.',
   since: (span: string) => `for ${span}`,
   lastSeen: (span: string) => `Last connected ${span} ago`,

@@ -9,7 +9,7 @@ import { useApp, useChanges, useStrings } from './context';
 import { Bar, Value } from './parts';
 import { Readings } from './readings';
 import { go, href } from './route';
-import { Chip, reason, timing } from './status';
+import { Chip, NetworkLogin, reason, timing } from './status';
 
 export function Farm({ farm }: { farm: FarmView }) {
   useChanges();
@@ -25,7 +25,7 @@ export function Farm({ farm }: { farm: FarmView }) {
           <Chip t={t} status={status} live />
           {why && <p class="why">{why}</p>}
           <p class="quiet">{timing(t, farm, status)}</p>
-          {status.failure === 'phone_offline' && <p class="quiet">{t.networkLogin}</p>}
+          <NetworkLogin t={t} status={status} />
           {status.state === 'not_paired' && (
             <a class="button primary" href={href({ screen: 'pair' })}>
               {t.pairAgain}

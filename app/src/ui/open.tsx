@@ -5,7 +5,7 @@ import type { FarmView } from '../shell/farm';
 import { View, type ViewState } from '../shell/view';
 import { useChanges, useStrings } from './context';
 import { Bar } from './parts';
-import { Chip, reason, timing } from './status';
+import { Chip, NetworkLogin, reason, timing } from './status';
 
 export function Open({ farm, service }: { farm: FarmView; service: string }) {
   useChanges();
@@ -48,6 +48,7 @@ export function Open({ farm, service }: { farm: FarmView; service: string }) {
         <main>
           <p class="notice">{t.queued(service)}</p>
           {why && <p class="why">{why}</p>}
+          <NetworkLogin t={t} status={status} />
         </main>
       )}
       {wanted && state === 'opening' && <p class="quiet pad">{t.opening}</p>}

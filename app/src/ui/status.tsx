@@ -1,6 +1,7 @@
 /** How a farm stands, in one chip and a few lines. */
 
 import type { FarmView, Status } from '../shell/farm';
+import { HEALTH_PATH } from '../shell/portal';
 import type { Strings } from '../strings/en';
 import { spanText } from './context';
 
@@ -18,6 +19,7 @@ export function chip(t: Strings, status: Status): { mood: Mood; text: string } {
     return { mood: 'fine', text: parts.join(' · ') };
   }
   if (status.calm) return { mood: 'busy', text: t.checking };
+  if (status.login) return { mood: 'stuck', text: t.needsLogin };
   if (status.state === 'resting') return { mood: 'busy', text: t.resting };
   if (waits(status)) return { mood: 'gone', text: t.waiting };
   if (status.failure === null && status.attempt === 0) return { mood: 'busy', text: t.connecting };
@@ -35,6 +37,7 @@ export function reason(t: Strings, status: Status): string | null {
   if (status.state === 'not_paired') return t.notPairedText;
   if (status.state === 'live') return status.broker === 'online' ? null : t.brokerAway;
   if (status.calm) return null;
+  if (status.login) return t.needsLoginText;
   if (status.failure !== null && status.failure !== 'network_timeout') return t.failures[status.failure];
   if (status.broker !== 'online' && status.failure !== null) return t.failures.broker_lost;
   if (status.farmPresent === false) return t.failures.farm_offline;
@@ -55,6 +58,20 @@ export function timing(t: Strings, farm: FarmView, status: Status): string {
     parts.push(t.nextAttempt(spanText(t, status.nextAttempt - at)));
   }
   return parts.join(' · ');
+}
+
+/** What a person can do about the phone's network: log in where that is wanted, else a hint. */
+export function NetworkLogin({ t, status }: { t: Strings; status: Status }) {
+  if (status.state === 'live' || status.calm) return null;
+  if (status.login) {
+    return (
+      <a class="button primary" href={HEALTH_PATH} target="_blank" rel="noopener noreferrer">
+        {t.logIn}
+      </a>
+    );
+  }
+  const unreached = status.failure === 'phone_offline' || status.failure === 'broker_lost';
+  return unreached ? <p class="quiet">{t.networkLogin}</p> : null;
 }
 
 const SYMBOLS: Record<Mood, string> = { fine: '●', busy: '◐', gone: '○', stuck: '✕' };

@@ -16,6 +16,9 @@ const CACHE = `farm-tunnel-${__BUILD__}`;
 /** Where farm pages are shown: from the network where there is one, since the operator may change it. */
 const SETTINGS = '/app.json';
 
+/** The broker's health page; and where a network that wants a login shows its own. */
+const HEALTH = '/healthz';
+
 self.addEventListener('install', event => {
   event.waitUntil(
     caches
@@ -43,6 +46,8 @@ self.addEventListener('fetch', event => {
   const { request } = event;
   const url = new URL(request.url);
   if (request.method !== 'GET' || url.origin !== location.origin) return;
+  // Who answers there now is the question.
+  if (url.pathname === HEALTH) return;
   if (url.pathname === SETTINGS) event.respondWith(fresh(request));
   else event.respondWith(kept(request, url));
 });
