@@ -4,7 +4,9 @@
 //!
 //! Everything blocks and runs on threads: a test reads top to bottom.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::hash::{BuildHasher, RandomState};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::ops::Range;
 
 mod binaries;
 mod error;
@@ -25,15 +27,33 @@ pub use tempfile::TempDir;
 pub use usage::Usage;
 pub use wait::until;
 
-/// A TCP port on 127.0.0.1 that was free a moment ago. Somebody else may take it
-/// before its user does: programs that can should listen on port 0 instead.
+/// Where [`free_port`] looks: below the ports from which the kernel serves
+/// outgoing connections (32768 and up by default), so that none of another test
+/// takes the port of a program that is away for a moment.
+const PORTS: Range<u16> = 10_000..32_768;
+
+/// Ports that [`free_port`] tries.
+const PORT_TRIES: usize = 100;
+
+/// A port on 127.0.0.1 that is free for TCP and UDP. Chosen at random, so that
+/// tests in other processes choose others.
 ///
 /// # Errors
-/// When loopback has no port left.
+/// When none was free in many tries.
 pub fn free_port() -> Result<SocketAddr, HarnessError> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .and_then(|listener| listener.local_addr())
-        .map_err(|source| HarnessError::Io { doing: "looking for a free port".to_owned(), source })
+    let mut last = None;
+    for _ in 0..PORT_TRIES {
+        // The standard library's source of randomness.
+        let random = RandomState::new().hash_one(PORTS.start);
+        let port = PORTS.start + (random % u64::from(PORTS.end - PORTS.start)) as u16;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        match TcpListener::bind(address).and_then(|tcp| UdpSocket::bind(address).map(|udp| (tcp, udp))) {
+            Ok(_free) => return Ok(address),
+            Err(error) => last = Some(error),
+        }
+    }
+    let source = last.unwrap_or_else(|| std::io::Error::other("nothing was tried"));
+    Err(HarnessError::Io { doing: "looking for a free port".to_owned(), source })
 }
 
 /// A fresh directory, removed when the value is dropped.

@@ -34,8 +34,10 @@ pub(super) const MAX_EVENTS: usize = MAX_CANDIDATES + 3;
 /// like silence.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(8);
 
-/// How long a close waits for what was sent before it.
-const FLUSH_WITHIN: Duration = Duration::from_millis(20);
+/// How long a close waits at most for what was sent before it. The driver writes
+/// it within a millisecond; where many want the processor it comes to its turn
+/// after tens of them, and a goodbye that is lost costs the other end a second.
+const FLUSH_WITHIN: Duration = Duration::from_millis(250);
 
 /// The turns after which it is written: one that was under way, and one that saw it.
 const TURNS_TO_WRITE: usize = 2;
