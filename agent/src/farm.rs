@@ -123,6 +123,8 @@ pub struct Farm {
     farewells: RateLimit,
     faults: Faults,
     history: History,
+    /// A start of the machine that the event log has heard of and the store has not.
+    machine_start: Option<BootId>,
     /// Netlink says that there is no address.
     offline: bool,
     /// The broker's clock agrees with ours.
@@ -188,6 +190,7 @@ pub async fn run(setup: Setup) {
         farewells: RateLimit::new(FAREWELLS, FAREWELL_EVERY),
         faults: Faults::default(),
         history,
+        machine_start: None,
         offline: false,
         clock_trusted: false,
     };
@@ -328,7 +331,7 @@ impl Farm {
         }
         self.readings.clock().told(std::time::Duration::from_secs(welcome.time));
         self.readings.clock_changed();
-        self.broker_time(welcome.time, Instant::now());
+        self.broker_time(welcome.time, Instant::now()).await;
         self.welcome = Some(welcome);
     }
 

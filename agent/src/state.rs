@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use farm_protocol::broker::{MAX_FORMER, MAX_INVITATIONS, MAX_PHONES};
 use farm_protocol::epoch::Epoch;
-use farm_protocol::id::{FarmId, InvitationId, PhoneId};
+use farm_protocol::id::{BootId, FarmId, InvitationId, PhoneId};
 use farm_protocol::invitation::Secret;
 use farm_protocol::keys::{DeviceKey, KeyError, PublicKey};
 use farm_protocol::pairing::OpenInvitation;
@@ -26,6 +26,8 @@ const REVOKED: Table<[u8; PhoneId::LEN], RevokedRecord> = Table::new("revoked");
 const INVITATIONS: Table<[u8; InvitationId::LEN], InvitationRecord> = Table::new("invitations");
 const HISTORY: Table<u64, Span> = Table::new("history");
 const HISTORY_OPEN: Table<(), Span> = Table::new("history-open");
+/// The start of the machine that the event log has heard of.
+const MACHINE_START: Table<(), BootId> = Table::new("machine-start");
 const BROKER_ADDRESS: Table<(), String> = Table::new("broker-address");
 
 /// A stored private key.
@@ -301,12 +303,28 @@ impl State {
         Ok(Stored { spans, open: self.store.get(&HISTORY_OPEN, &())? })
     }
 
-    /// Stores changes of the event log, all or none.
+    /// The start of the machine that the event log has heard of.
     ///
     /// # Errors
     /// [`StateError::Store`].
-    pub async fn store_history(&self, changes: Vec<Change>) -> Result<(), StateError> {
+    pub fn machine_start(&self) -> Result<Option<BootId>, StateError> {
+        Ok(self.store.get(&MACHINE_START, &())?)
+    }
+
+    /// Stores changes of the event log, and of which start of the machine it has
+    /// heard if that is another one now; all or none.
+    ///
+    /// # Errors
+    /// [`StateError::Store`].
+    pub async fn store_history(
+        &self,
+        changes: Vec<Change>,
+        machine_start: Option<BootId>,
+    ) -> Result<(), StateError> {
         let mut batch = Batch::new();
+        if let Some(start) = machine_start {
+            batch.put(&MACHINE_START, &(), &start)?;
+        }
         for change in changes {
             match change {
                 Change::Put(number, span) => batch.put(&HISTORY, &number, &span)?,

@@ -7,8 +7,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use farm_protocol::control::{Absence, AbsenceReason, MAX_ABSENCES};
 use farm_protocol::id::FarmId;
-use farm_tunnel::history::{History, Kind, Report, Stored};
+use farm_tunnel::history::{self, History, Kind, Report, Stored};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::client::replace;
@@ -124,6 +125,22 @@ impl Recorder {
         self.trusted = wall().abs_diff(Duration::from_secs(time)) <= TRUSTED_WITHIN;
         if let Some(writing) = &mut self.writing {
             writing.history.clock(wall(), self.trusted, now);
+        }
+    }
+
+    /// When the farm says that it could not be there. It sets its clock by the
+    /// broker's as we do.
+    pub(crate) fn farm_was_away(&mut self, absences: &[Absence], now: Instant) {
+        let Some(writing) = &mut self.writing else { return };
+        for absence in absences.iter().take(MAX_ABSENCES) {
+            let power = match absence.why {
+                AbsenceReason::NoPower => true,
+                AbsenceReason::NoNetwork => false,
+                // Whether it counts is not for this version to say.
+                AbsenceReason::Other => continue,
+            };
+            let lasted = Duration::from_secs(absence.lasted.into());
+            writing.history.other_was_away(history::Absence { at: absence.at, lasted, power }, now);
         }
     }
 

@@ -5,7 +5,12 @@ use serde::{Deserialize, Serialize};
 use crate::epoch::Epoch;
 use crate::frame::StreamState;
 use crate::id::{BootId, PhoneId, SessionId};
+use crate::readings::safe;
 use crate::service::Service;
+
+/// Most absences that a farm tells, the newest ones: 1 KB of a connection that
+/// costs 12. A month of one a day fits.
+pub const MAX_ABSENCES: usize = 32;
 
 /// From either end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +53,38 @@ pub struct Farm {
     /// farm should see who else gets in. Empty from an older farm.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub phones: Vec<PairedPhone>,
+    /// When its box lately had no power or no network: what a phone saw as an
+    /// outage, and is none of the tunnel's. At most [`MAX_ABSENCES`], in any order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absences: Vec<Absence>,
+}
+
+/// A time in which a farm could not be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Absence {
+    /// When it began at the earliest, seconds since 1970 by a clock that was
+    /// checked. After a power cut this is when the box last wrote that it was there.
+    #[serde(rename = "a", deserialize_with = "safe")]
+    pub at: u64,
+    /// How long it lasted, in seconds.
+    #[serde(rename = "l")]
+    pub lasted: u32,
+    /// Why.
+    #[serde(rename = "w")]
+    pub why: AbsenceReason,
+}
+
+/// Why a farm could not be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AbsenceReason {
+    /// The box was off, or started anew.
+    NoPower,
+    /// It had no network address.
+    NoNetwork,
+    /// A reason of a newer version.
+    #[serde(other)]
+    Other,
 }
 
 /// A phone that a farm is paired with.

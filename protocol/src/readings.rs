@@ -220,7 +220,8 @@ impl Unframer {
     }
 }
 
-fn safe<'de, D: Deserializer<'de>>(reader: D) -> Result<u64, D::Error> {
+/// A number that JavaScript holds exactly.
+pub(crate) fn safe<'de, D: Deserializer<'de>>(reader: D) -> Result<u64, D::Error> {
     match u64::deserialize(reader)? {
         number if number <= MAX_OFFSET => Ok(number),
         number => Err(D::Error::custom(format!("{number} is not below 2^53"))),

@@ -8,8 +8,8 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{SOON, Scene};
-use farm_tests::harness::farm::{FARM, PATIENCE};
-use farm_tests::harness::{Process, run, until};
+use farm_tests::harness::farm::{FARM, PATIENCE, Place, cannot_reboot};
+use farm_tests::harness::{Process, run, temp_dir, until};
 
 #[test]
 fn a_cut_is_in_the_phones_report_with_its_cause_and_its_duration() {
@@ -95,4 +95,43 @@ fn the_farm_reports_the_time_without_its_broker_but_not_its_own_absence() {
     assert!((after - before).abs() < 0.01, "{before} s became {after} s: {report}");
     let text = run("farm-agent outages", &mut scene.agent.control.command(["outages"]).unwrap(), PATIENCE);
     println!("{}", text.unwrap().stdout);
+}
+
+#[test]
+fn time_without_power_at_the_farm_is_not_counted_once_the_farm_says_so() {
+    if let Some(reason) = cannot_reboot() {
+        println!("SKIPPED: this machine can't play the start of another one: {reason}");
+        return;
+    }
+    let mut scene = Scene::start("the farm's machine is off for a few seconds while a phone watches");
+    let watch = scene.phone.watch(FARM).unwrap();
+    watch.wait("it is live", SOON, |s| s["state"] == "live").unwrap();
+    let cut = Instant::now();
+    scene.agent.daemon.terminate().unwrap();
+    watch.wait("it is not", SOON, |s| s["state"] != "live").unwrap();
+    until("it was off for a while", SOON, || (cut.elapsed() > Duration::from_secs(5)).then_some(())).unwrap();
+    let boot = temp_dir().unwrap();
+    let boot = boot.path().join("boot_id");
+    std::fs::write(&boot, "5f0c2f3e-1d5b-4c7a-9e41-2f9d8b6a7c10\n").unwrap();
+    scene.agent.daemon.move_to(Place::here().rebooted(&boot));
+    scene.agent.daemon.start().unwrap();
+    watch.wait_for_new("it is live again", SOON, |s| s["state"] == "live").unwrap();
+    let (report, _) = until("the farm's word is in the phone's report", SOON, || {
+        let report = scene.phone.ask(["outages", FARM, "--json"]).unwrap();
+        Some(report).filter(|report| report["outages"][0]["other_away"] == "no_power")
+    })
+    .unwrap();
+    let (outage, day) = (&report["outages"][0], &report["day"]);
+    let [all, away] = ["seconds", "other_away_seconds"].map(|field| outage[field].as_f64().unwrap());
+    assert!(away >= 3.0 && away <= all, "{report}");
+    assert!((day["outage_seconds"].as_f64().unwrap() - (all - away)).abs() < 0.01, "{report}");
+    assert_eq!(day["other_away_seconds"], outage["other_away_seconds"], "{report}");
+    let mut command = scene.phone.command(["outages", FARM]).unwrap();
+    let text = run("farm-connect outages", &mut command, PATIENCE).unwrap().stdout;
+    println!("{text}");
+    assert!(text.contains("of it there was no power there"), "{text}");
+    // The farm's own log knows it, and does not count it either.
+    let own = scene.agent.control.ask(["outages", "--json"]).unwrap();
+    assert!(own["day"]["no_power_seconds"].as_f64().unwrap() >= 3.0, "{own}");
+    assert_eq!(own["day"]["outages"], 0, "{own}");
 }

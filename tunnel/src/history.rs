@@ -36,6 +36,11 @@ pub enum Kind {
     Outage,
     /// This end had no network at all: not counted.
     NoUplink,
+    /// This end's machine was off: not counted.
+    NoPower,
+    /// By the other end's own word it had no power or no network. An outage is
+    /// not counted as far as it lies in this.
+    OtherAway,
 }
 
 /// A span of time in which nothing changed, as it is stored.
@@ -87,6 +92,17 @@ impl Stored {
             Change::Open(span) => self.open = span,
         }
     }
+}
+
+/// A time in which an end could not be there, as that end tells the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Absence {
+    /// When it began, seconds since 1970 by a clock that was checked.
+    pub at: u64,
+    /// How long it lasted.
+    pub lasted: Duration,
+    /// It was the power; else the network.
+    pub power: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -192,6 +208,64 @@ impl History {
         self.close(now);
         self.open = state.map(|(kind, cause)| Open { kind, cause: cause.map(bounded), since: now });
         self.changed_at.get_or_insert(now);
+    }
+
+    /// The machine started at this time, seconds since 1970 by a clock that is
+    /// trusted, and this log has not heard of that start before: from the last
+    /// that it saw until then there was no power (or the machine started anew).
+    /// Spans whose own stamps were never checked say nothing about when.
+    pub fn machine_started(&mut self, at: u64, now: Instant) {
+        let ends = self.entries.iter().map(|entry| self.span(entry)).filter(|span| span.trusted);
+        let ends = ends.map(|span| span.at + span.lasted_ms.div_ceil(1000));
+        let Some(seen) = ends.filter(|end| *end <= at).max().filter(|seen| *seen < at) else { return };
+        let span = Span {
+            at: seen,
+            trusted: true,
+            kind: Kind::NoPower,
+            cause: None,
+            lasted_ms: (at - seen).saturating_mul(1000),
+        };
+        self.push(earlier(self.next, span), now);
+    }
+
+    /// The newest times, `most` at the most, of the last month in which this end
+    /// could not be there and whose stamps are trusted; for the other end.
+    pub fn absences(&self, most: usize, now: Instant) -> Vec<Absence> {
+        let absences = self.entries.iter().rev().filter(|entry| {
+            matches!(entry.kind, Kind::NoPower | Kind::NoUplink)
+                && self.ago(entry, now).is_some_and(|ago| ago.saturating_sub(entry.lasted) < MONTH)
+        });
+        let spans = absences.map(|entry| (self.span(entry), entry)).filter(|(span, _)| span.trusted);
+        spans
+            .map(|(span, entry)| Absence {
+                at: span.at,
+                lasted: entry.lasted,
+                power: entry.kind == Kind::NoPower,
+            })
+            .take(most)
+            .collect()
+    }
+
+    /// The other end says that it could not be there then. What is known already
+    /// is not noted twice.
+    pub fn other_was_away(&mut self, absence: Absence, now: Instant) {
+        let cause = if absence.power { "no_power" } else { "no_network" };
+        let known = |entry: &Entry| {
+            entry.kind == Kind::OtherAway
+                && entry.lasted.as_secs() == absence.lasted.as_secs()
+                && self.span(entry).at == absence.at
+        };
+        if absence.lasted.is_zero() || self.entries.iter().any(known) {
+            return;
+        }
+        let span = Span {
+            at: absence.at,
+            trusted: true,
+            kind: Kind::OtherAway,
+            cause: Some(cause.to_owned()),
+            lasted_ms: u64::try_from(absence.lasted.as_millis()).unwrap_or(u64::MAX),
+        };
+        self.push(earlier(self.next, span), now);
     }
 
     /// What the wall clock says, and whether it agrees with somebody else's. A

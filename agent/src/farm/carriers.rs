@@ -275,6 +275,7 @@ impl Farm {
                     phones.into_iter().map(told).collect()
                 },
             ),
+            absences: self.absences(),
         }
     }
 

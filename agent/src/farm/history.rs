@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use farm_tunnel::history::{History, Kind, Stored};
+use farm_protocol::control::{Absence, AbsenceReason, MAX_ABSENCES};
+use farm_tunnel::history::{self, History, Kind, Stored};
 use farm_tunnel::link;
 use farm_tunnel::recovery::Failure;
 
 use super::{Farm, wall_time};
+use crate::clocks;
 use crate::state::State;
 
 /// Changes within this time are one write to the card.
@@ -53,10 +55,43 @@ impl Farm {
     }
 
     /// The broker's clock, seconds since 1970.
-    pub(super) fn broker_time(&mut self, time: u64, now: Instant) {
+    pub(super) async fn broker_time(&mut self, time: u64, now: Instant) {
         let wall = wall_time();
         self.clock_trusted = wall.abs_diff(time) <= TRUSTED_WITHIN;
         self.history.clock(Duration::from_secs(wall), self.clock_trusted, now);
+        if self.clock_trusted {
+            self.note_machine_start(wall, now).await;
+        }
+    }
+
+    /// Notes once for each start of the machine since when it had been off. Only
+    /// a clock that was checked can tell; until then it stays to be noted.
+    async fn note_machine_start(&mut self, wall: u64, now: Instant) {
+        let boot = clocks::boot_id();
+        match self.state.machine_start() {
+            Ok(Some(known)) if known == boot => return,
+            Ok(Some(_)) => self.history.machine_started(wall - clocks::since_boot().as_secs().min(wall), now),
+            // The first start of all: nobody missed it.
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!(%error, "the event log can't tell whether the machine was off");
+                return;
+            }
+        }
+        self.machine_start = Some(boot);
+        self.store_history(now).await;
+        self.tell_info();
+    }
+
+    /// When this farm could not be there, for its phones.
+    pub(super) fn absences(&self) -> Vec<Absence> {
+        let absences = self.history.absences(MAX_ABSENCES, Instant::now());
+        let told = |absence: history::Absence| Absence {
+            at: absence.at,
+            lasted: u32::try_from(absence.lasted.as_secs()).unwrap_or(u32::MAX),
+            why: if absence.power { AbsenceReason::NoPower } else { AbsenceReason::NoNetwork },
+        };
+        absences.into_iter().map(told).filter(|absence| absence.lasted > 0).collect()
     }
 
     /// The agent stops in good order.
@@ -67,8 +102,9 @@ impl Farm {
 
     async fn store_history(&mut self, now: Instant) {
         let changes = self.history.take_changes(now);
-        if let Err(error) = self.state.store_history(changes).await {
-            tracing::error!(%error, "the event log could not be stored");
+        match self.state.store_history(changes, self.machine_start).await {
+            Ok(()) => self.machine_start = None,
+            Err(error) => tracing::error!(%error, "the event log could not be stored"),
         }
     }
 }

@@ -190,7 +190,10 @@ impl Worker {
                 }
                 self.session.handle(Event::Lost(epoch), now);
             }
-            Note::Farm(info) => self.info = Some(info),
+            Note::Farm(info) => {
+                self.recorder.farm_was_away(&info.absences, now);
+                self.info = Some(info);
+            }
             Note::Goodbye(reason) => self.session.handle(Event::Goodbye(epoch, reason), now),
             Note::Lost(why) => {
                 if self.carriers.remove(&epoch).is_some() {

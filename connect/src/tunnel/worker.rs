@@ -97,7 +97,7 @@ pub(super) struct Worker {
     pub(super) random: SystemRandom,
     pub(super) faults: Faults,
     pub(super) known_loss: KnownLoss,
-    recorder: Recorder,
+    pub(super) recorder: Recorder,
 }
 
 enum Step {

@@ -106,7 +106,7 @@ fn the_reasons_are_those_of_the_code() {
         assert!(definition(rule).ends_with("\"other\" / future"), "{rule}");
     }
     use farm_protocol::broker::{RefusedReason, UndeliveredReason};
-    use farm_protocol::control::GoodbyeReason;
+    use farm_protocol::control::{AbsenceReason, GoodbyeReason};
     use farm_protocol::frame::ResetReason;
     use farm_protocol::pairing::PairRefused;
     use farm_protocol::readings::{Clock, GapReason};
@@ -115,6 +115,7 @@ fn the_reasons_are_those_of_the_code() {
     same("undelivered-reason", &strategies::UNDELIVERED, &UndeliveredReason::Other);
     same("offer-refused-reason", &strategies::OFFER_REFUSED, &OfferRefused::Other);
     same("pair-refused-reason", &strategies::PAIR_REFUSED, &PairRefused::Other);
+    same("absence-reason", &strategies::ABSENCE, &AbsenceReason::Other);
     same("goodbye-reason", &strategies::GOODBYE, &GoodbyeReason::Other);
     same("reset-reason", &strategies::RESET, &ResetReason::Other);
     same("gap-reason", &strategies::GAP, &GapReason::Other);

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use farm_protocol::broker::*;
-use farm_protocol::control::{self, Attention, Control, GoodbyeReason, Hello};
+use farm_protocol::control::{self, Absence, AbsenceReason, Attention, Control, GoodbyeReason, Hello};
 use farm_protocol::epoch::Epoch;
 use farm_protocol::frame::{Frame, MAX_OFFSET, MAX_TARGET, ResetReason, StreamState};
 use farm_protocol::id::{BootId, FarmId, InvitationId, PhoneId, SessionId, Slot};
@@ -346,6 +346,18 @@ fn offered() -> impl Strategy<Value = Service> {
     )
 }
 
+/// Every reason for a farm's absence.
+pub(crate) const ABSENCE: [AbsenceReason; 3] =
+    [AbsenceReason::NoPower, AbsenceReason::NoNetwork, AbsenceReason::Other];
+
+fn absence() -> impl Strategy<Value = Absence> {
+    (0..=MAX_OFFSET, any::<u32>(), select(ABSENCE.to_vec())).prop_map(|(at, lasted, why)| Absence {
+        at,
+        lasted,
+        why,
+    })
+}
+
 pub(crate) fn control() -> BoxedStrategy<Control> {
     prop_oneof![
         (session(), epoch(), boot(), vec(stream_state(), 0..10), any::<bool>()).prop_map(
@@ -353,15 +365,19 @@ pub(crate) fn control() -> BoxedStrategy<Control> {
                 Control::Hello(Hello { session, epoch, boot, streams, watched })
             }
         ),
-        (text(64), vec(offered(), 0..8), vec((any::<[u8; PhoneId::LEN]>(), text(64)), 0..8)).prop_map(
-            |(name, services, phones)| {
+        (
+            text(64),
+            vec(offered(), 0..8),
+            vec((any::<[u8; PhoneId::LEN]>(), text(64)), 0..8),
+            vec(absence(), 0..control::MAX_ABSENCES)
+        )
+            .prop_map(|(name, services, phones, absences)| {
                 let phones = (phones.into_iter())
                     .map(|(id, name)| (PhoneId::from_bytes(id), name))
                     .map(|(id, name)| control::PairedPhone { id, name })
                     .collect();
-                Control::Farm(control::Farm { name, services, phones })
-            }
-        ),
+                Control::Farm(control::Farm { name, services, phones, absences })
+            }),
         any::<bool>().prop_map(|watched| Control::Attention(Attention { watched })),
         select(GOODBYE.to_vec()).prop_map(|reason| Control::Goodbye(control::Goodbye { reason })),
     ]

@@ -19,7 +19,7 @@ pub use agent::{Agent, AgentConfig, AgentControl, Service};
 pub use broker::{Broker, app_files};
 pub use daemon::Daemon;
 pub use phone::{Forward, Phone};
-pub use place::Place;
+pub use place::{Place, cannot_reboot};
 pub use watch::{Seen, Watch};
 
 /// Time a program gets to start or a command to finish: generous, for debug

@@ -540,7 +540,12 @@ impl Process {
         let Some(runtime) = self.sessions.get_mut(&session) else { return };
         runtime.watched = hello.watched;
         ctx.note(|| format!("farm attaches carrier {epoch} of {session}"));
-        let info = FarmInfo { name: "farm".to_owned(), services: Vec::new(), phones: Vec::new() };
+        let info = FarmInfo {
+            name: "farm".to_owned(),
+            services: Vec::new(),
+            phones: Vec::new(),
+            absences: Vec::new(),
+        };
         self.with(CarrierId { session, epoch }, ctx, |carrier, end, ctx| {
             carrier.set_watched(hello.watched, end, ctx);
             carrier.attach(hello.streams, end, ctx);

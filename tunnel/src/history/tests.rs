@@ -194,3 +194,80 @@ proptest! {
         prop_assert!(seen <= passed.min(month.seconds as f64) + 1500.0, "{seen} s in {passed} s");
     }
 }
+
+#[test]
+fn an_outage_is_not_counted_as_far_as_the_other_end_had_no_power() {
+    let mut world = World::new();
+    world.set(Kind::Up, None);
+    world.pass(seconds(1000));
+    world.set(Kind::Outage, Some("farm_offline"));
+    world.pass(seconds(100));
+    world.set(Kind::Up, None);
+    world.pass(seconds(1000));
+    // It wrote last long before the cut, and took 20 s to start.
+    let absence = Absence { at: WALL.as_secs() + 400, lasted: seconds(680), power: true };
+    for _ in 0..2 {
+        world.history.other_was_away(absence, world.now);
+    }
+    // The same, after a clock was slewed by a second.
+    world.history.other_was_away(Absence { at: absence.at + 1, ..absence }, world.now);
+    let report = world.report();
+    let [outage] = &report.outages[..] else { panic!("{report:?}") };
+    assert_eq!((outage.seconds, outage.other_away_seconds), (100.0, 81.0));
+    assert_eq!(outage.other_away.as_deref(), Some("no_power"));
+    assert_eq!((report.day.outage_seconds, report.day.other_away_seconds), (19.0, 81.0));
+    assert_eq!(report.day.longest_seconds, 19.0);
+    assert_eq!(report.day.availability, Some(2000.0 / 2019.0));
+    assert_eq!(report.day.unobserved_seconds, 86_400.0 - 2100.0);
+    let text = report.text("this computer");
+    assert!(text.contains("for 1 min 21 s of it there was no power there"), "{text}");
+    // It survives this end's restart, and is known then.
+    world.store();
+    world.cut(seconds(1));
+    world.history.other_was_away(absence, world.now);
+    assert_eq!(world.report().day.outage_seconds, 19.0);
+    assert_eq!(world.stored.spans.iter().filter(|(_, span)| span.kind == Kind::OtherAway).count(), 2);
+}
+
+#[test]
+fn a_machine_that_was_off_says_since_when() {
+    let mut world = World::new();
+    world.set(Kind::Up, None);
+    world.pass(seconds(1000));
+    world.set(Kind::NoUplink, Some("phone_offline"));
+    world.pass(seconds(60));
+    world.set(Kind::Up, None);
+    world.pass(MARK);
+    assert_eq!(
+        world.history.absences(9, world.now),
+        [Absence { at: WALL.as_secs() + 1000, lasted: seconds(60), power: false }]
+    );
+    world.cut(seconds(5000));
+    let started = world.wall.as_secs() - 12;
+    world.history.machine_started(started, world.now);
+    let absences = world.history.absences(9, world.now);
+    let last_mark = WALL.as_secs() + MARK.as_secs();
+    let off = Absence { at: last_mark, lasted: seconds(started - last_mark), power: true };
+    assert_eq!(absences[0], off, "{absences:?}");
+    assert_eq!((absences.len(), world.history.absences(1, world.now).len()), (2, 1));
+    let day = world.report().day;
+    assert_eq!(day.no_power_seconds, off.lasted.as_secs_f64());
+    assert!(day.unobserved_seconds > day.no_power_seconds && day.availability == Some(1.0), "{day:?}");
+    // After a month nobody needs it any more.
+    world.set(Kind::Up, None);
+    world.pass(MONTH);
+    assert_eq!(world.history.absences(9, world.now), []);
+}
+
+#[test]
+fn a_machine_without_a_clock_claims_nothing() {
+    let now = Instant::now();
+    let mut history = History::new(Stored::default(), seconds(1000), SETTLE, MARK, now);
+    history.set(Some((Kind::Up, None)), now);
+    history.set(Some((Kind::NoUplink, None)), now + seconds(100));
+    history.set(Some((Kind::Up, None)), now + seconds(200));
+    history.machine_started(WALL.as_secs(), now + seconds(300));
+    assert_eq!(history.absences(9, now + seconds(300)), [], "no stamp was checked");
+    history.clock(WALL, true, now + seconds(300));
+    assert_eq!(history.absences(9, now + seconds(300)).len(), 1, "the clock was checked later");
+}

@@ -30,6 +30,11 @@ impl Daemon {
         Self { place, program, arguments, ready, process: None }
     }
 
+    /// Where it runs from its next start on.
+    pub fn move_to(&mut self, place: Place) {
+        self.place = place;
+    }
+
     /// Starts it and waits until it says it is ready: the time that took.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Between a phone and a farm, on a carrier.
 
 use bytes::Bytes;
-use farm_protocol::control::{self, Attention, Control, Hello};
+use farm_protocol::control::{self, Absence, AbsenceReason, Attention, Control, Hello};
 use farm_protocol::epoch::Epoch;
 use farm_protocol::frame::{Frame, MAX_OFFSET, MAX_PAYLOAD, StreamState};
 use farm_protocol::id::PhoneId;
@@ -58,7 +58,12 @@ pub(super) fn control(out: &mut Vec<Case>) {
     add(
         out,
         "farm, no services",
-        Control::Farm(control::Farm { name: String::new(), services: Vec::new(), phones: Vec::new() }),
+        Control::Farm(control::Farm {
+            name: String::new(),
+            services: Vec::new(),
+            phones: Vec::new(),
+            absences: Vec::new(),
+        }),
         json!({"farm": {"name": "", "services": []}}),
     );
     let service = |name: &str, kind| Service { name: name.to_owned(), kind };
@@ -72,11 +77,18 @@ pub(super) fn control(out: &mut Vec<Case>) {
                 id: PhoneId::from_bytes([7; PhoneId::LEN]),
                 name: "Телефон".to_owned(),
             }],
+            absences: vec![
+                Absence { at: 1_795_372_227, lasted: 3_600, why: AbsenceReason::NoPower },
+                Absence { at: MAX_OFFSET, lasted: u32::MAX, why: AbsenceReason::NoNetwork },
+            ],
         }),
         json!({"farm": {"name": "North field", "services": [
             {"name": "greenhouse", "kind": "http"},
             {"name": "ssh", "kind": "tcp"},
-        ], "phones": [{"id": h([7; PhoneId::LEN]), "name": "Телефон"}]}}),
+        ], "phones": [{"id": h([7; PhoneId::LEN]), "name": "Телефон"}], "absences": [
+            {"a": 1_795_372_227, "l": 3_600, "w": "no_power"},
+            {"a": MOST, "l": 4_294_967_295u32, "w": "no_network"},
+        ]}}),
     );
     for watched in [true, false] {
         add(
