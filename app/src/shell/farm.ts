@@ -3,8 +3,9 @@
  * outages. Every open tab has one; only the leading tab's writes anything down.
  */
 
+import { excused } from '../core/absence';
 import * as base32 from '../core/base32';
-import type { FarmInfo } from '../core/control';
+import type { Absence, FarmInfo } from '../core/control';
 import type { Grade } from '../core/health/quality';
 import type { State as LinkState } from '../core/link';
 import type { Failure, Strategy } from '../core/recovery';
@@ -137,6 +138,30 @@ export class FarmView {
     const phones = info.phones?.map(phone => ({ id: base32.encode(phone.id), name: phone.name }));
     this.record = { ...this.record, name: name || this.record.name, services, phones: phones ?? [] };
     void this.store.putFarm(this.record).catch(() => undefined);
+    this.absences = info.absences ?? [];
+    this.excuse();
+  }
+
+  /** Times in which the farm, by its own word, had no power or no network. */
+  private absences: readonly Absence[] = [];
+
+  /** Takes out of what counts as an outage what the farm had no power or no network for. */
+  private excuse(): void {
+    const { absences } = this;
+    if (!this.leads || absences.length === 0) return;
+    const { id } = this.record;
+    this.keeping = this.keeping
+      .then(async () => {
+        for (const outage of await this.store.outages(id)) {
+          if (outage.to === null) continue;
+          const found = excused(outage.from, outage.to, absences);
+          const more = (found?.milliseconds ?? 0) - (outage.excused?.milliseconds ?? 0);
+          if (!found || more <= 0) continue;
+          await this.store.putOutage({ ...outage, excused: found });
+          await this.store.addToDay(id, new Date(outage.to).setHours(0, 0, 0, 0), -more, -more);
+        }
+      })
+      .catch(() => undefined);
   }
 
   status(): Status {
@@ -183,8 +208,15 @@ export class FarmView {
   }
 
   private endOutage(at: number): void {
-    if (this.outage) void this.store.putOutage({ ...this.outage, to: at }).catch(() => undefined);
+    const { outage } = this;
     this.outage = null;
+    if (!outage) return;
+    // What was counted of it first, then that it is over.
+    void this.keep();
+    this.keeping = this.keeping
+      .then(() => this.store.putOutage({ ...outage, to: at }))
+      .catch(() => undefined);
+    this.excuse();
   }
 
   /** How long was looked, and how much of that the farm was away. */

@@ -4,6 +4,7 @@
  * works from memory and says so.
  */
 
+import type { Excused } from '../core/absence';
 import type { Bytes } from '../core/bytes';
 import { generatePair } from '../core/keys';
 import type { Service } from '../core/service';
@@ -46,6 +47,8 @@ export interface Outage {
   /** When it was last seen to go on: an app that was closed meanwhile knows no more. */
   seen?: number;
   reason: string;
+  /** By the farm's own word, once it has said it. */
+  excused?: Excused;
 }
 
 /** How long this phone looked on one day, and how much of that the farm was away; in milliseconds. */
@@ -285,11 +288,12 @@ export class Store {
     return (await this.all<Day>('days', `${farm}/`)).map(([, day]) => day).reverse();
   }
 
-  /** Adds to a day what was looked at since the last time. */
+  /** Adds to a day what was looked at since the last time; less than nothing takes away what does not count after all. */
   async addToDay(farm: string, from: number, looked: number, away: number): Promise<void> {
     const key = outageKey(farm, from);
     const known = await this.get<Day>('days', key);
-    const day = { farm, from, looked: (known?.looked ?? 0) + looked, away: (known?.away ?? 0) + away };
+    const sum = (before: number | undefined, more: number) => Math.max(0, (before ?? 0) + more);
+    const day = { farm, from, looked: sum(known?.looked, looked), away: sum(known?.away, away) };
     await this.put('days', key, day);
     const all = await this.all<Day>('days', `${farm}/`);
     for (const [old] of all.slice(0, Math.max(0, all.length - MAX_DAYS))) await this.remove('days', old);

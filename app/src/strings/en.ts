@@ -90,7 +90,8 @@ export const en = {
   today: 'Today',
   month: (days: number) => `In ${days} days`,
   lookedFor: (span: string) => `looked for ${span}`,
-  availableHint: 'How much of the time that this app was open the farm was there.',
+  availableHint:
+    'How much of the time that this app was open, and the farm had power and a network, the farm was there.',
   outageList: 'When it was away',
   readings: 'Readings',
   noReadings: 'The farm has recorded nothing yet.',
@@ -118,6 +119,8 @@ export const en = {
   thisPhone: 'this phone',
   ongoing: 'still going on',
   lasted: (span: string) => `lasted ${span}`,
+  farmNoPower: (span: string) => `for ${span} of it the farm had no power: not counted`,
+  farmNoNetwork: (span: string) => `for ${span} of it the farm had no network: not counted`,
   removeFarm: 'Remove this farm',
   removeSure: 'Remove the farm from this phone? Coming back needs a new invitation.',
   removeYes: 'Remove',

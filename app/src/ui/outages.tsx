@@ -75,6 +75,13 @@ export function Outages({ farm }: { farm: FarmView }) {
               <strong>{when.format(outage.from)}</strong>
               <span>{outage.to === null ? t.ongoing : t.lasted(spanText(t, outage.to - outage.from))}</span>
               <span class="quiet">{t.failures[outage.reason as Failure] ?? ''}</span>
+              {outage.excused && (
+                <span class="quiet">
+                  {(outage.excused.why === 'no_power' ? t.farmNoPower : t.farmNoNetwork)(
+                    spanText(t, outage.excused.milliseconds),
+                  )}
+                </span>
+              )}
             </li>
           ))}
         </ul>
