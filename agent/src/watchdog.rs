@@ -5,7 +5,7 @@
 //! answered is systemd told. A loop that hangs answers nothing, and systemd
 //! restarts the agent.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use farm_tunnel::progress::Progress;
 use sd_notify::NotifyState;
@@ -14,8 +14,9 @@ use sd_notify::NotifyState;
 /// loops for the log.
 const DEFAULT_ROUND: Duration = Duration::from_secs(30);
 
-/// Asks all loops in rounds and feeds systemd when all have answered. Runs
-/// until dropped.
+/// Asks all loops in rounds, and feeds systemd the moment that the last has
+/// answered: what hangs right after its answer is found when systemd's time is
+/// over, and not a round later. Runs until dropped.
 pub async fn feed(progress: Progress) {
     let interval = sd_notify::watchdog_enabled();
     // sd_watchdog_enabled(3) recommends half the time; a third leaves room
@@ -23,9 +24,9 @@ pub async fn feed(progress: Progress) {
     let pause = interval.map_or(DEFAULT_ROUND, |time| time / 3);
     let mut hung: Vec<&'static str> = Vec::new();
     for round in 1u64.. {
+        let next = Instant::now() + pause;
         progress.ask(round);
-        smol::Timer::after(pause).await;
-        let now_hung = progress.silent(round);
+        let now_hung = progress.answers(round, pause).await;
         if now_hung.is_empty() {
             if interval.is_some() {
                 notify(&[NotifyState::Watchdog]);
@@ -34,6 +35,7 @@ pub async fn feed(progress: Progress) {
             tracing::error!(loops = ?now_hung, "no progress: systemd is not told that all is well");
         }
         hung = now_hung;
+        smol::Timer::at(next).await;
     }
 }
 

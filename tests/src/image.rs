@@ -5,10 +5,12 @@
 mod card;
 mod cut;
 mod guest;
+mod steps;
 mod suite;
+mod table;
 mod world;
 
-pub use suite::{Plan, perform};
+pub use suite::{Plan, perform, steps};
 
 use crate::harness::HarnessError;
 use crate::harness::http::HttpError;
@@ -33,4 +35,8 @@ pub enum ImageError {
 /// Names what was being done.
 fn doing<T>(what: impl Into<String>, result: std::io::Result<T>) -> Result<T, ImageError> {
     result.map_err(|error| ImageError::File(what.into(), error))
+}
+
+fn wrong(what: impl Into<String>) -> ImageError {
+    ImageError::Wrong(what.into())
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 pub struct Beat {
     asked: async_channel::Receiver<u64>,
     answered: Arc<AtomicU64>,
+    heard: async_channel::Sender<()>,
     wedged: Arc<Mutex<Option<Instant>>>,
 }
 
@@ -19,7 +20,8 @@ impl Beat {
     /// For a loop that nobody watches.
     pub fn unwatched() -> Self {
         let (_, asked) = async_channel::bounded(1);
-        Self { asked, answered: Arc::default(), wedged: Arc::default() }
+        let (heard, _) = async_channel::bounded(1);
+        Self { asked, answered: Arc::default(), heard, wedged: Arc::default() }
     }
 
     /// For the top of the loop: returns at once, unless [`Progress::wedge`]
@@ -39,6 +41,8 @@ impl Beat {
         match self.asked.recv().await {
             Ok(round) => {
                 self.answered.fetch_max(round, Ordering::AcqRel);
+                // Full: somebody is about to look anyway.
+                let _ = self.heard.try_send(());
             }
             // Nobody asks any more, or never did.
             Err(_) => std::future::pending().await,
@@ -56,15 +60,25 @@ struct Loop {
 }
 
 /// Every loop that must make progress.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Progress {
     loops: Arc<Mutex<Vec<Loop>>>,
+    /// Something was answered since the last look.
+    heard: async_channel::Receiver<()>,
+    hear: async_channel::Sender<()>,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Progress {
     /// None yet.
     pub fn new() -> Self {
-        Self::default()
+        let (hear, heard) = async_channel::bounded(1);
+        Self { loops: Arc::default(), heard, hear }
     }
 
     /// Adds a loop. It is watched until its [`Beat`] is dropped.
@@ -75,7 +89,7 @@ impl Progress {
         let wedged = Arc::default();
         let entry = Loop { name, ask, since: None, answered: answered.clone(), wedged: Arc::clone(&wedged) };
         self.loops.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
-        Beat { asked, answered, wedged }
+        Beat { asked, answered, heard: self.hear.clone(), wedged }
     }
 
     /// The names of the loops, each once.
@@ -110,6 +124,22 @@ impl Progress {
         }
     }
 
+    /// Waits until every loop has answered this round's question, for `most` at
+    /// the longest; the loops that have not.
+    pub async fn answers(&self, round: u64, most: Duration) -> Vec<&'static str> {
+        let all = async {
+            while !self.silent(round).is_empty() {
+                // Never closed: this end sends, too.
+                let _ = self.heard.recv().await;
+            }
+        };
+        let late = async {
+            smol::Timer::after(most).await;
+        };
+        smol::future::or(all, late).await;
+        self.silent(round)
+    }
+
     /// The loops that have not answered this round's question.
     pub fn silent(&self, round: u64) -> Vec<&'static str> {
         let loops = self.loops.lock().unwrap_or_else(PoisonError::into_inner);
@@ -142,6 +172,24 @@ mod tests {
             drop(late);
             progress.ask(2);
             assert_eq!(progress.silent(2), ["good", "hung"], "an old answer does not count");
+        });
+    }
+
+    #[test]
+    fn the_last_answer_ends_the_wait_and_a_missing_one_does_not_prolong_it() {
+        smol::block_on(async {
+            let progress = Progress::new();
+            let (first, second) = (progress.watch("first"), progress.watch("second"));
+            progress.ask(1);
+            let never = Duration::from_secs(3600);
+            let both = smol::future::zip(progress.answers(1, never), async {
+                first.asked().await;
+                second.asked().await;
+            });
+            assert!(both.await.0.is_empty());
+            progress.ask(2);
+            first.asked().await;
+            assert_eq!(progress.answers(2, Duration::from_millis(10)).await, ["second"]);
         });
     }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::{ImageError, doing};
+use super::{ImageError, doing, wrong};
 use crate::harness::run;
 
 /// Larger than the image, as cards are: the state partition has room to grow.
@@ -60,6 +60,29 @@ impl Card {
         command.args(["-n", "-o", "-i"]).arg(self.boot()).arg(format!("::{name}")).arg(to);
         run("mcopy", &mut command, PATIENCE)?;
         Ok(())
+    }
+
+    /// Fills the boot partition with a file of an installer's own.
+    pub(super) fn fill_boot(&self) -> Result<(), ImageError> {
+        let from = self.path.with_extension("filler");
+        let free = Command::new("mdir").args(["-i", &self.boot(), "::"]).output();
+        let free = doing("looking at the boot partition", free)?.stdout;
+        // "      3 456 789 bytes free"
+        let free = String::from_utf8_lossy(&free).into_owned();
+        let line = free.lines().find(|line| line.ends_with("bytes free")).unwrap_or_default();
+        let digits: String = line.chars().filter(char::is_ascii_digit).collect();
+        let room: u64 = digits.parse().map_err(|_| wrong(format!("how much is free in {free:?}?")))?;
+        let file = doing("making a file", std::fs::File::create(&from))?;
+        doing("making a file", file.set_len(room))?;
+        let mut command = Command::new("mcopy");
+        command.args(["-n", "-o", "-i"]).arg(self.boot()).arg(&from).arg("::holidays.jpg");
+        run("mcopy", &mut command, PATIENCE)?;
+        doing("removing a file", fs::remove_file(&from))
+    }
+
+    /// Throws it away.
+    pub(super) fn remove(self) -> Result<(), ImageError> {
+        doing("removing a card", fs::remove_file(&self.path))
     }
 
     /// What the installer reads afterwards.

@@ -60,6 +60,13 @@ pub(super) struct Replayed {
     pub(super) lost: usize,
 }
 
+impl std::fmt::Display for Replayed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { writes, flushes, unflushed, lost } = self;
+        write!(f, "{writes} writes, {flushes} flushes; of {unflushed} after the last flush {lost} lost")
+    }
+}
+
 /// Applies the log to `card`, a copy of the card from before the start.
 pub(super) fn replay(log: &Path, card: &Card, chance: &mut Chance) -> Result<Replayed, ImageError> {
     let bytes = doing("reading the log of writes", std::fs::read(log))?;

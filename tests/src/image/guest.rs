@@ -1,21 +1,32 @@
 //! A box: qemu with a card in it.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::card::Card;
-use super::{ImageError, doing};
-use crate::harness::{Line, Process, run};
+use super::{ImageError, doing, wrong};
+use crate::harness::{Line, Process, run, until};
 
 /// Emulated, on a loaded machine: a boot takes one minute where nothing else
 /// runs. The goals are judged by the suite.
 pub(super) const BOOT: Duration = Duration::from_secs(400);
 
-/// One command by SSH: emulated cryptography takes seconds.
-const COMMAND: Duration = Duration::from_secs(120);
+/// One command by SSH: emulated cryptography takes seconds, and some commands
+/// wait for a watchdog.
+const COMMAND: Duration = Duration::from_secs(300);
+
+/// What happened is in the card's report soon after: it is looked at every
+/// second, at least at first.
+pub(super) const REPORTED: Duration = Duration::from_secs(100);
+
+/// For qemu itself to do as it is told.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a running box is made from.
+#[derive(Clone)]
 pub(super) struct Machine {
     /// Kernel, RAM disk and command line of the card, taken off it.
     dir: PathBuf,
@@ -42,32 +53,15 @@ impl Machine {
         Ok(Self { dir: dir.to_owned(), key, port, command_line })
     }
 
-    /// Gives it power. `log` is where every write to the card is recorded;
-    /// `clock` another time than this machine's.
-    pub(super) fn start(
-        &self,
-        card: &Card,
-        log: Option<&Path>,
-        clock: Option<&str>,
-    ) -> Result<Guest<'_>, ImageError> {
+    /// Gives it power.
+    pub(super) fn start(&self, card: &Card, start: Start<'_>) -> Result<Guest, ImageError> {
         let mut qemu = Command::new("qemu-system-aarch64");
-        qemu.args([
-            "-M",
-            "virt",
-            "-cpu",
-            "cortex-a53",
-            "-smp",
-            "2",
-            "-m",
-            "512",
-            "-nographic",
-            "-nodefaults",
-        ]);
-        qemu.args(["-serial", "stdio", "-accel", "tcg,thread=multi"]);
+        qemu.args("-M virt -cpu cortex-a53 -smp 2 -m 512 -nographic -nodefaults".split(' '));
+        qemu.args("-serial stdio -accel tcg,thread=multi".split(' '));
         qemu.arg("-kernel").arg(self.dir.join("kernel")).arg("-initrd").arg(self.dir.join("initramfs8"));
         qemu.args(["-append", &self.command_line]);
         qemu.arg("-blockdev").arg(format!("driver=file,node-name=card,filename={}", card.path().display()));
-        let drive = match log {
+        let drive = match start.log {
             None => "card",
             Some(log) => {
                 doing("making the log of writes", std::fs::write(log, b""))?;
@@ -81,25 +75,71 @@ impl Machine {
         };
         qemu.args(["-device", &format!("virtio-blk-device,drive={drive}")]);
         let forward = format!("user,id=net,hostfwd=tcp:127.0.0.1:{}-:22", self.port);
-        qemu.args(["-netdev", &forward, "-device", "virtio-net-device,netdev=net"]);
+        qemu.args(["-netdev", &forward, "-device", "virtio-net-device,netdev=net,id=cable"]);
         // The watchdog that systemd feeds; a Pi has its own.
         qemu.args(["-device", "i6300esb", "-action", "watchdog=reset"]);
-        qemu.args(["-rtc", &format!("base={}", clock.unwrap_or("utc"))]);
+        qemu.args(["-rtc", &format!("base={}", start.clock.unwrap_or("utc"))]);
+        let monitor = self.dir.join("monitor");
+        qemu.arg("-monitor").arg(format!("unix:{},server,nowait", monitor.display()));
         let process = Process::spawn("qemu", &mut qemu)?;
-        Ok(Guest { machine: self, process, started: Instant::now() })
+        let guest = Guest { machine: self.clone(), monitor, process, started: Instant::now() };
+        if start.unplugged {
+            guest.order("set_link cable off")?;
+        }
+        Ok(guest)
     }
 }
 
+/// What is special about a start.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Start<'a> {
+    /// Where every write to the card is recorded.
+    pub(super) log: Option<&'a Path>,
+    /// What the box's clock says, where it is not this machine's time.
+    pub(super) clock: Option<&'a str>,
+    /// Without the network's cable.
+    pub(super) unplugged: bool,
+}
+
 /// A box with power.
-pub(super) struct Guest<'a> {
-    machine: &'a Machine,
+pub(super) struct Guest {
+    machine: Machine,
+    monitor: PathBuf,
     /// qemu; its lines are the box's console.
     pub(super) process: Process,
     /// When it got power.
     pub(super) started: Instant,
 }
 
-impl Guest<'_> {
+impl Guest {
+    /// Plugs the network's cable in.
+    pub(super) fn plug_in(&self) -> Result<(), ImageError> {
+        self.order("set_link cable on")
+    }
+
+    /// Has qemu do something, by its monitor's socket.
+    fn order(&self, words: &str) -> Result<(), ImageError> {
+        let connected = until("qemu's monitor", PATIENCE, || UnixStream::connect(&self.monitor).ok());
+        let (mut monitor, _) = connected?;
+        doing("telling qemu", monitor.write_all(format!("{words}\n").as_bytes()))?;
+        // It prompts when it starts, and again when it has obeyed.
+        let (mut said, mut piece) = (String::new(), [0; 512]);
+        doing("hearing qemu", monitor.set_read_timeout(Some(PATIENCE)))?;
+        while said.matches("(qemu) ").count() < 2 {
+            let read = doing("hearing qemu", monitor.read(&mut piece))?;
+            said.push_str(&String::from_utf8_lossy(&piece[..read]));
+            if read == 0 {
+                return Err(wrong(format!("qemu's monitor ended: {said}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Processor time that qemu has used.
+    pub(super) fn cpu(&self) -> Option<Duration> {
+        self.process.usage().ok().map(|usage| usage.cpu)
+    }
+
     /// Waits until the console says it; how long after power that was.
     pub(super) fn says(&self, words: &str) -> Result<(Duration, String), ImageError> {
         self.says_since(0, words)
@@ -124,23 +164,9 @@ impl Guest<'_> {
 
     fn ssh(&self, command: &str) -> Command {
         let mut ssh = Command::new("ssh");
-        ssh.args([
-            "-q",
-            "-o",
-            "BatchMode=yes",
-            "-o",
-            "StrictHostKeyChecking=no",
-            "-o",
-            "UserKnownHostsFile=/dev/null",
-        ]);
-        ssh.args([
-            "-o",
-            "ConnectTimeout=60",
-            "-o",
-            "ConnectionAttempts=5",
-            "-p",
-            &self.machine.port.to_string(),
-        ]);
+        let options = "-q -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null \
+             -o ConnectTimeout=60 -o ConnectionAttempts=5 -p";
+        ssh.args(options.split_whitespace()).arg(self.machine.port.to_string());
         ssh.arg("-i").arg(&self.machine.key).arg("root@127.0.0.1").arg(command);
         ssh
     }

@@ -1,24 +1,18 @@
-//! The scenarios, one box after the other, and their table.
+//! The steps, what each needs, and the one box that they share.
 
-use std::fmt::Write;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::card::Card;
-use super::cut::{Chance, replay};
-use super::guest::{BOOT, Guest, Machine};
+use super::guest::{Guest, Machine, Start};
+use super::steps::{cuts, faults, first, mistakes};
+use super::table::{Table, load};
 use super::world::World;
-use super::{ImageError, doing};
-use crate::harness::{temp_dir, until};
-
-/// Still active so long after the boot: what starts late must not end it.
-const LATER: Duration = Duration::from_secs(30);
-
-/// The unit's `WatchdogSec`, and what systemd and the start add.
-const WEDGED: f64 = 30.0 + 1.0;
+use super::{ImageError, doing, wrong};
+use crate::harness::{TempDir, temp_dir};
 
 /// What the box says on its console when all is well.
-const WELL: &str = "Broker:  connected";
+pub(super) const WELL: &str = "Broker:  connected";
 
 /// What is to be done.
 #[derive(Debug, Clone)]
@@ -27,360 +21,198 @@ pub struct Plan {
     pub image: PathBuf,
     /// Power cuts.
     pub cuts: u32,
-    /// Every scenario, not only what shows that the image is sound.
-    pub all: bool,
+    /// Only what shows that the image is sound.
+    pub short: bool,
+    /// The steps to do, by name; all (or the short ones) when empty.
+    pub only: Vec<String>,
     /// For what is left to chance.
     pub seed: u64,
 }
 
-/// The table as it grows.
-#[derive(Default)]
-struct Table {
-    rows: Vec<(String, String, String, bool)>,
+/// A step of the test.
+struct Step {
+    name: &'static str,
+    about: &'static str,
+    /// Part of the short form.
+    short: bool,
+    perform: fn(&mut Bench) -> Result<(), ImageError>,
 }
 
-impl Table {
-    fn row(&mut self, what: &str, measured: String, goal: &str, good: bool) {
-        println!(
-            "{}  {what}: {measured}{}",
-            if good { "ok  " } else { "MISS" },
-            if goal.is_empty() { String::new() } else { format!(" (goal: {goal})") }
-        );
-        self.rows.push((what.to_owned(), measured, goal.to_owned(), good));
-    }
+/// In this order: the box that `first` makes is the one that most others use.
+const STEPS: [Step; 16] = [
+    Step { name: "first", about: "first boot; the report and the picture on the card", short: true, perform: first::first },
+    Step { name: "second", about: "pairing with what the card says, a file, memory, the boot's budget", short: true, perform: first::second },
+    Step { name: "tunnel", about: "power to a file through the tunnel", short: true, perform: first::tunnel },
+    Step { name: "kill", about: "kill -9", short: true, perform: faults::kill },
+    Step { name: "wedge-one", about: "the farm's loop hangs", short: true, perform: faults::wedge_one },
+    Step { name: "wedge", about: "each loop hangs in turn", short: false, perform: faults::wedge },
+    Step { name: "panic", about: "the kernel panics", short: false, perform: faults::panic },
+    Step { name: "hang", about: "nothing runs any more: the hardware's watchdog", short: false, perform: faults::hang },
+    Step { name: "cuts", about: "power cuts at random moments", short: true, perform: cuts::cuts },
+    Step { name: "typo", about: "a mistake in the config", short: false, perform: mistakes::typo },
+    Step { name: "token", about: "a wrong token", short: false, perform: mistakes::token },
+    Step { name: "offline", about: "neither cable nor Wi-Fi", short: false, perform: mistakes::offline },
+    Step { name: "away", about: "a broker that can't be reached", short: false, perform: mistakes::away },
+    Step { name: "garbage", about: "noise on the state partition", short: false, perform: mistakes::garbage },
+    Step { name: "full", about: "a card without room", short: false, perform: mistakes::full },
+    Step { name: "clock", about: "a clock in 1970", short: false, perform: mistakes::clock },
+];
 
-    fn seconds(&mut self, what: &str, time: Duration, goal: f64) {
-        let seconds = time.as_secs_f64();
-        self.row(what, format!("{seconds:.1} s"), &format!("{goal:.0} s"), seconds <= goal);
-    }
-
-    fn markdown(&self) -> String {
-        let mut text = "| | measured | goal |\n|---|---|---|\n".to_owned();
-        for (what, measured, goal, good) in &self.rows {
-            let miss = if *good { "" } else { ": **MISS**" };
-            let _ = writeln!(text, "| {what} | {measured} | {goal}{miss} |");
-        }
-        text
-    }
+/// The steps' names and what they are about, a line each.
+pub fn steps() -> String {
+    let lines = STEPS.iter().map(|step| {
+        format!("  {:<10} {}{}\n", step.name, step.about, if step.short { " (short)" } else { "" })
+    });
+    lines.collect()
 }
 
-/// Runs everything; says whether all goals were kept.
+/// Performs the steps; says whether all goals were kept.
 ///
 /// # Errors
-/// [`ImageError`] where a scenario could not be brought to its end.
+/// [`ImageError`] when the test's own world could not be made, or a step's name
+/// is none. What fails within a step is a line of the table.
 pub fn perform(plan: &Plan) -> Result<bool, ImageError> {
-    let dir = temp_dir()?;
-    let mut world = World::start(dir.path())?;
-    let mut table = Table::default();
-    let mut card = Card::flash(&plan.image, dir.path().join("card.img"))?;
-    let machine = Machine::of(&card, dir.path(), world.key(), 2222)?;
-
-    // As Windows' editor saves it.
-    let config = format!("\u{feff}{}", world.config(&world.broker.enroll()?).replace('\n', "\r\n"));
-    card.put("farm-agent.toml", config.as_bytes())?;
-    let guest = machine.start(&card, None, None)?;
-    first_boot(&guest, &mut world, &mut table)?;
-    guest.cut()?;
-    let report = card.report()?;
-    let told = report.contains("Farm id:") && report.contains("Broker:  connected");
-    table.row("the report on the card", if told { "farm id, broker".to_owned() } else { report }, "", told);
-
-    let guest = machine.start(&card, None, None)?;
-    let (online, _) = guest.says(WELL)?;
-    table.seconds("power to broker, second boot", online, 60.0);
-    let tunnel = world.serves()?.saturating_duration_since(guest.started);
-    table.seconds("power to a file through the tunnel", tunnel, 60.0);
-    faults(&guest, &mut world, &mut table, plan.all)?;
-    if plan.all {
-        hang(&guest, &mut world, &mut table)?;
+    if let Some(name) = plan.only.iter().find(|name| !STEPS.iter().any(|step| step.name == **name)) {
+        return Err(wrong(format!("no step is called {name}; there are:\n{}", steps())));
     }
-    guest.cut()?;
-
-    cuts(plan, &machine, &mut card, &mut world, &mut table, dir.path())?;
-    if plan.all {
-        mistakes(&machine, &card, &world, &mut table, dir.path())?;
-    }
-    println!("\n{}", table.markdown());
-    Ok(table.rows.iter().all(|row| row.3))
-}
-
-fn first_boot(guest: &Guest<'_>, world: &mut World, table: &mut Table) -> Result<(), ImageError> {
-    let (online, _) = guest.says(WELL)?;
-    table.seconds("power to broker, first boot", online, 90.0);
-    let (_, link) = guest.says("#v=1&")?;
-    let began = Instant::now();
-    world.phone.pair(&link)?;
-    table.row(
-        "paired with the invitation on the console",
-        format!("{:.1} s", began.elapsed().as_secs_f64()),
-        "",
-        true,
-    );
-    world.serves()?;
-    let boot = guest.started.elapsed();
-    table.row(
-        "a file with its checksum through the tunnel",
-        format!("{:.1} s after power", boot.as_secs_f64()),
-        "",
-        true,
-    );
-
-    // Not later than it must be: the boot is over for systemd, too.
-    let began = Instant::now();
-    std::thread::sleep(LATER);
-    let state = guest.run("systemctl show farm-agent -p ActiveState -p NRestarts -p MainPID; systemctl --failed --no-legend; grep VmRSS /proc/$(systemctl show -P MainPID farm-agent)/status; cat /sys/fs/cgroup/system.slice/farm-agent.service/memory.current")?;
-    let good =
-        state.contains("ActiveState=active") && state.contains("NRestarts=0") && !state.contains("failed");
-    table.row(
-        "still active, never restarted, no failed unit",
-        format!("{:.0} s after the first file", began.elapsed().as_secs_f64()),
-        "30 s",
-        good,
-    );
-    if !good {
-        println!("{state}");
-    }
-    let kib = state
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<f64>().ok());
-    let kib = kib.ok_or_else(|| ImageError::Wrong(format!("no VmRSS in {state}")))?;
-    table.row(
-        "the agent's memory, one session",
-        format!("{:.1} MB", kib * 1024.0 / 1e6),
-        "12 MB",
-        kib * 1024.0 <= 12e6,
-    );
-    println!("{}", guest.run("systemd-analyze; systemd-analyze blame | head -n 12; dmesg | grep -a 'farm: '; df -h / /data /boot/firmware; free -m")?);
-    Ok(())
-}
-
-/// Seconds from the end of the agent to its READY, by systemd's own clock.
-fn back(guest: &Guest<'_>, restarts: u32) -> Result<f64, ImageError> {
-    let show = "systemctl show farm-agent -p NRestarts -p ActiveState -p ExecMainStartTimestampMonotonic -p ActiveEnterTimestampMonotonic; cat /proc/uptime";
-    let mut last = String::new();
-    let (ready, _) = until("the agent's restart", BOOT, || {
-        last = guest.run(show).unwrap_or_default();
-        let number = |name: &str| last.lines().find_map(|line| line.strip_prefix(name)?.parse::<f64>().ok());
-        let restarted = number("NRestarts=").is_some_and(|count| count >= f64::from(restarts));
-        let active = last.contains("ActiveState=active");
-        let ready = number("ActiveEnterTimestampMonotonic=").map(|us| us / 1e6);
-        ready.filter(|_| restarted && active)
-    })
-    .map_err(|error| ImageError::Wrong(format!("{error}: {last}")))?;
-    Ok(ready)
-}
-
-fn faults(guest: &Guest<'_>, world: &mut World, table: &mut Table, all: bool) -> Result<(), ImageError> {
-    let uptime =
-        |text: &str| text.lines().last().and_then(|line| line.split(' ').next()?.parse::<f64>().ok());
-    let mut restarts = 1;
-    let mut judge = |name: &str, said: String, goal: f64, table: &mut Table| -> Result<(), ImageError> {
-        let began = uptime(&said).ok_or_else(|| ImageError::Wrong(format!("no time in {said:?}")))?;
-        let took = back(guest, restarts)? - began;
-        restarts += 1;
-        table.row(name, format!("{took:.1} s"), &format!("{goal} s"), took <= goal);
-        Ok(())
+    let wanted = |step: &&Step| match &plan.only[..] {
+        [] if plan.short => step.short,
+        [] => step.name != "wedge-one",
+        only => only.iter().any(|name| name == step.name),
     };
-    judge(
-        "kill -9 to READY",
-        guest.run("systemctl kill -s KILL farm-agent; cut -d' ' -f1 /proc/uptime")?,
-        1.0,
-        table,
-    )?;
-    world.serves()?;
-    let loops: &[&str] =
-        if all { &["farm", "broker link", "address watch", "readings", "own readings"] } else { &["farm"] };
-    for name in loops {
-        let command =
-            format!("farm-agent debug fault wedge '{name}' --for 300 >/dev/null; cut -d' ' -f1 /proc/uptime");
-        judge(&format!("loop wedged ({name}) to READY"), guest.run(&command)?, WEDGED, table)?;
-        world.serves()?;
-    }
-    Ok(())
-}
-
-/// The whole system hangs: the hardware's watchdog starts it again.
-fn hang(guest: &Guest<'_>, world: &mut World, table: &mut Table) -> Result<(), ImageError> {
-    {
-        let (name, command) = ("kernel panic", "echo c >/proc/sysrq-trigger");
-        let mark = guest.process.mark();
+    let mut bench = Bench::new(plan)?;
+    for step in STEPS.iter().filter(wanted) {
         let began = Instant::now();
-        let _end = guest.spawn(command)?;
-        guest.says_since(mark, WELL)?;
-        world.serves()?;
-        table.seconds(&format!("{name} to a file through the tunnel"), began.elapsed(), 90.0);
+        println!("----  {}: {}", step.name, step.about);
+        if let Err(error) = (step.perform)(&mut bench) {
+            bench.table.row(step.name, error.to_string(), "", false);
+            bench.abandon();
+        }
+        println!("----  {}: {:.0} s, load {}", step.name, began.elapsed().as_secs_f64(), load());
     }
-    Ok(())
+    println!("\n{}", bench.table.markdown());
+    Ok(bench.table.good())
 }
 
-fn cuts(
-    plan: &Plan,
-    machine: &Machine,
-    card: &mut Card,
-    world: &mut World,
-    table: &mut Table,
-    dir: &std::path::Path,
-) -> Result<(), ImageError> {
-    let mut chance = Chance::new(plan.seed);
-    let (mut survived, mut unflushed, mut lost, mut writes) = (0, 0, 0, 0);
-    let mut times = Vec::new();
-    let mut known: Vec<(u64, String)> = Vec::new();
-    for cut in 1..=plan.cuts {
-        let log = dir.join("writes.log");
-        // Every third cut hits a boot; its writes count with the next ones.
-        let early = cut % 3 == 0;
-        let before = card.copy_to(dir.join(format!("card-{cut}.img")))?;
-        let guest = machine.start(card, Some(&log), None)?;
-        let outcome = if early {
-            let moment = Duration::from_millis(chance.below(40_000));
-            std::thread::sleep(moment);
-            Ok(())
+/// What the steps work with.
+pub(super) struct Bench {
+    pub(super) plan: Plan,
+    pub(super) world: World,
+    pub(super) table: Table,
+    machine: Machine,
+    dir: TempDir,
+    /// The card of the paired box.
+    card: Option<Card>,
+    /// The paired box, while it runs.
+    guest: Option<Guest>,
+}
+
+impl Bench {
+    fn new(plan: &Plan) -> Result<Self, ImageError> {
+        let dir = temp_dir()?;
+        let world = World::start(dir.path())?;
+        let card = Card::flash(&plan.image, dir.path().join("image.img"))?;
+        let machine = Machine::of(&card, dir.path(), world.key(), 2222)?;
+        card.remove()?;
+        let (plan, table) = (plan.clone(), Table::default());
+        Ok(Self { plan, world, table, machine, dir, card: None, guest: None })
+    }
+
+    /// A file of the test.
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A card as it is sold with the image, with an installer's config.
+    pub(super) fn flash(&self, name: &str, config: &str) -> Result<Card, ImageError> {
+        let card = Card::flash(&self.plan.image, self.file(&format!("{name}.img")))?;
+        card.put("farm-agent.toml", config.as_bytes())?;
+        Ok(card)
+    }
+
+    /// Starts a box.
+    pub(super) fn start(&self, card: &Card, start: Start<'_>) -> Result<Guest, ImageError> {
+        self.machine.start(card, start)
+    }
+
+    /// From here on this is the paired box's card.
+    pub(super) fn keep(&mut self, card: Card) {
+        self.card = Some(card);
+    }
+
+    /// The paired box with power; first it is made, when there is none.
+    pub(super) fn on(&mut self) -> Result<(&Guest, &mut World, &mut Table), ImageError> {
+        let card = self.paired()?;
+        if self.guest.is_none() {
+            let guest = self.start(&card, Start::default());
+            self.card = Some(card);
+            let guest = guest?;
+            guest.says(WELL)?;
+            self.world.serves()?;
+            self.guest = Some(guest);
         } else {
-            served(&guest, world, &mut known).map(|tunnel| {
-                times.push(tunnel);
-                // Readings and the event log are written meanwhile.
-                std::thread::sleep(Duration::from_millis(chance.below(15_000)));
-            })
-        };
-        let after = guest.cut()?;
-        let replayed = replay(&log, &before, &mut chance)?;
-        unflushed += replayed.unflushed;
-        lost += replayed.lost;
-        writes += replayed.writes;
-        let old = std::mem::replace(card, before);
-        doing("removing a card", std::fs::remove_file(old.path()))?;
-        match outcome {
-            Ok(()) => {
-                survived += 1;
-                println!(
-                    "      cut {cut} of {} after {:.1} s ({}): {} writes, {} flushes; of {} after the last flush {} lost",
-                    plan.cuts,
-                    after.as_secs_f64(),
-                    if early { "in the boot" } else { "at work" },
-                    replayed.writes,
-                    replayed.flushes,
-                    replayed.unflushed,
-                    replayed.lost
-                );
-            }
-            Err(error) => println!("MISS  cut {cut}, seed {}: {error}", plan.seed),
+            self.card = Some(card);
+        }
+        match &self.guest {
+            Some(guest) => Ok((guest, &mut self.world, &mut self.table)),
+            None => Err(wrong("no box")),
         }
     }
-    // The last cut must be survived, too.
-    let guest = machine.start(card, None, None)?;
-    let last = served(&guest, world, &mut known);
-    guest.cut()?;
-    if let Err(error) = &last {
-        println!("MISS  after the last cut, seed {}: {error}", plan.seed);
-    }
-    let good = survived == plan.cuts && last.is_ok();
-    let survived = if last.is_ok() { survived } else { survived.saturating_sub(1) };
-    table.row(
-        "power cuts after which the same phone is served, nothing lost",
-        format!(
-            "{survived} of {} ({writes} writes, {lost} of {unflushed} after the last flush lost)",
-            plan.cuts
-        ),
-        "all",
-        good,
-    );
-    times.extend(last.ok());
-    if let Some(worst) = times.iter().max() {
-        table.seconds("power to tunnel after a cut, worst", *worst, 60.0);
-    }
-    Ok(())
-}
 
-/// Waits until the phone is served, and sees that the farm still has every
-/// reading that the phone has been told of.
-fn served(
-    guest: &Guest<'_>,
-    world: &mut World,
-    known: &mut Vec<(u64, String)>,
-) -> Result<Duration, ImageError> {
-    let tunnel = world.serves()?.saturating_duration_since(guest.started);
-    let now = world.readings()?;
-    let missing: Vec<u64> =
-        known.iter().filter(|(number, _)| !now.iter().any(|(n, _)| n == number)).map(|(n, _)| *n).collect();
-    if !missing.is_empty() {
-        return Err(ImageError::Wrong(format!("readings {missing:?} were acknowledged and are gone")));
+    /// The same box, already with power, for the steps to come.
+    pub(super) fn running(&mut self, guest: Guest) {
+        self.guest = Some(guest);
     }
-    *known = now;
-    Ok(tunnel)
-}
 
-/// One thing that goes wrong, and what the box says then.
-#[derive(Default)]
-struct Mistake<'a> {
-    name: &'a str,
-    /// The config on the card, where it is another one.
-    config: Option<&'a str>,
-    /// The state partition is noise.
-    spoil: bool,
-    /// What the box's clock says.
-    clock: Option<&'a str>,
-    wanted: &'a str,
-}
-
-/// What goes wrong at an installer's hands: what the box says, on its console
-/// and on the card.
-fn mistakes(
-    machine: &Machine,
-    good: &Card,
-    world: &World,
-    table: &mut Table,
-    dir: &std::path::Path,
-) -> Result<(), ImageError> {
-    let fresh = |name: &str| good.copy_to(dir.join(format!("{name}.img")));
-    let config = world.config("");
-    let away = config.replace(":8443", ":8444");
-    let typo = config.replace("broker =", "brokr =");
-    let mistakes = [
-        Mistake { name: "a typo", config: Some(&typo), wanted: "line 2", ..Mistake::default() },
-        Mistake {
-            name: "a broker that is away",
-            config: Some(&away),
-            wanted: "not connected to",
-            ..Mistake::default()
-        },
-        Mistake {
-            name: "a spoilt state partition",
-            spoil: true,
-            wanted: "has been made anew",
-            ..Mistake::default()
-        },
-        Mistake {
-            name: "a clock in 1970",
-            clock: Some("1970-01-01T00:00:10"),
-            wanted: WELL,
-            ..Mistake::default()
-        },
-    ];
-    for Mistake { name, config: text, spoil, clock, wanted } in mistakes {
-        let card = fresh("mistake")?;
-        if let Some(text) = text {
-            card.put("farm-agent.toml", text.as_bytes())?;
-        }
-        if spoil {
-            card.spoil_state()?;
-        }
-        let guest = machine.start(&card, None, clock)?;
-        let said = guest.says(wanted);
-        // For the card to be written.
-        std::thread::sleep(Duration::from_secs(3));
-        guest.cut()?;
-        let report = card.report()?;
-        let good = said.is_ok() && report.contains(wanted);
-        let words = report.lines().find(|line| line.contains(wanted)).unwrap_or(&report).trim().to_owned();
-        table.row(name, words, "", good);
-        if text.is_some() {
-            // Corrected, it heals.
-            card.put("farm-agent.toml", config.as_bytes())?;
-            let guest = machine.start(&card, None, None)?;
-            let healed = guest.says(WELL);
+    /// Takes the card out of the paired box, whose power is cut.
+    pub(super) fn off(&mut self) -> Result<Card, ImageError> {
+        let card = self.paired()?;
+        if let Some(guest) = self.guest.take() {
             guest.cut()?;
-            table.row(&format!("{name}, corrected"), "connected".to_owned(), "", healed.is_ok());
+        }
+        Ok(card)
+    }
+
+    /// The card of a box that was made and has not been paired; first it is
+    /// made, when there is none.
+    pub(super) fn invited(&mut self) -> Result<Card, ImageError> {
+        if self.card.is_none() || !self.world.is_invited() {
+            first::first(self)?;
+        }
+        self.card()
+    }
+
+    fn paired(&mut self) -> Result<Card, ImageError> {
+        if self.card.is_none() || !self.world.is_paired() {
+            first::second(self)?;
+        }
+        self.card()
+    }
+
+    fn card(&mut self) -> Result<Card, ImageError> {
+        self.card.take().ok_or_else(|| wrong("the box's card is gone"))
+    }
+
+    /// A copy of the paired box's card, to be spoilt.
+    pub(super) fn copy(&mut self, name: &str) -> Result<Card, ImageError> {
+        let card = self.off()?;
+        let copy = card.copy_to(self.file(&format!("{name}.img")));
+        self.card = Some(card);
+        copy
+    }
+
+    /// After a step that failed: the next one starts the box anew.
+    fn abandon(&mut self) {
+        if let Some(guest) = self.guest.take() {
+            let _gone = guest.cut();
         }
     }
-    Ok(())
+
+    /// What the card's report must say for itself, read by another computer
+    /// while the box runs.
+    pub(super) fn taken(&self, card: &Card, name: &str) -> Result<Vec<u8>, ImageError> {
+        let to = self.file("taken");
+        card.take(name, &to)?;
+        doing("reading a file of the card", std::fs::read(&to))
+    }
 }

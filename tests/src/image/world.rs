@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
 
-use super::{ImageError, doing};
+use super::{ImageError, doing, wrong};
 use crate::greenhouse::content;
 use crate::harness::farm::{Broker, Daemon, Forward, PATIENCE, Phone, Place, greenhouse};
 use crate::harness::http::Request;
@@ -30,6 +30,9 @@ pub(super) struct World {
     pub(super) broker: Broker,
     pub(super) phone: Phone,
     forward: Option<Forward>,
+    /// What the card says that a phone is to open.
+    link: Option<String>,
+    paired: bool,
     wanted: String,
     key: PathBuf,
     public_key: String,
@@ -66,7 +69,44 @@ impl World {
         run("ssh-keygen", &mut keygen, PATIENCE)?;
         let public_key = doing("reading the key", std::fs::read_to_string(key.with_extension("pub")))?;
         let wanted = content::sha256(MEGABYTES * 1_000_000);
-        Ok(Self { broker, phone, forward: None, wanted, key, public_key, _greenhouse: greenhouse })
+        let (forward, link, paired) = (None, None, false);
+        Ok(Self { broker, phone, forward, link, paired, wanted, key, public_key, _greenhouse: greenhouse })
+    }
+
+    /// A phone that knows nobody: a new box knows nobody either.
+    pub(super) fn strangers(&mut self, dir: &Path) -> Result<(), ImageError> {
+        (self.forward, self.link, self.paired) = (None, None, false);
+        match std::fs::remove_dir_all(dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return doing("forgetting the phone", Err(error));
+            }
+            _ => {}
+        }
+        self.phone = Phone::new(Place::here(), dir)?;
+        Ok(())
+    }
+
+    /// Somebody read this link off the card.
+    pub(super) fn invited(&mut self, link: String) {
+        self.link = Some(link);
+    }
+
+    /// Whether there is a link that nobody has used.
+    pub(super) fn is_invited(&self) -> bool {
+        self.link.is_some()
+    }
+
+    /// Whether the phone is paired with the box.
+    pub(super) fn is_paired(&self) -> bool {
+        self.paired
+    }
+
+    /// Pairs the phone, by the card's link.
+    pub(super) fn pair(&mut self) -> Result<(), ImageError> {
+        let link = self.link.take().ok_or_else(|| wrong("no link was read off the card"))?;
+        self.phone.pair(&link)?;
+        self.paired = true;
+        Ok(())
     }
 
     /// The private key for the box.

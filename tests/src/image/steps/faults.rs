@@ -1,0 +1,99 @@
+//! What systemd and the hardware's watchdog are there for.
+
+use std::time::{Duration, Instant};
+
+use crate::image::guest::Guest;
+use crate::image::suite::{Bench, WELL};
+use crate::image::{ImageError, wrong};
+
+/// From the kill to READY, in seconds.
+const KILLED: f64 = 1.0;
+
+/// The unit's `WatchdogSec`, and what systemd and the start add, in seconds.
+const WEDGED: f64 = 30.0 + 1.0;
+
+/// Ends with the program's process.
+pub(in crate::image) fn kill(bench: &mut Bench) -> Result<(), ImageError> {
+    let (guest, world, table) = bench.on()?;
+    let took = back(guest, "kill -9 $pid", 2)?;
+    table.row("kill -9 to READY", format!("{took:.1} s"), &format!("{KILLED} s"), took <= KILLED);
+    let steps = "journalctl --unit farm-agent --boot --no-pager --output short-monotonic --lines 12";
+    println!("{}", guest.run(steps)?);
+    let began = Instant::now();
+    world.serves()?;
+    table.row("the same phone served after it", format!("{:.1} s", began.elapsed().as_secs_f64()), "", true);
+    Ok(())
+}
+
+/// One loop hangs.
+pub(in crate::image) fn wedge_one(bench: &mut Bench) -> Result<(), ImageError> {
+    hangs(bench, "farm")
+}
+
+/// Every loop that the agent has, one after the other.
+pub(in crate::image) fn wedge(bench: &mut Bench) -> Result<(), ImageError> {
+    let (guest, ..) = bench.on()?;
+    let answer = guest.run("farm-agent debug fault wedge '?' 2>&1 || true")?;
+    let names = answer.trim().rsplit_once(": ").ok_or_else(|| wrong(format!("no loops in {answer:?}")))?.1;
+    // A carrier that hangs is replaced by the farm's loop; the agent need not end.
+    for name in names.split(", ").filter(|name| *name != "carrier") {
+        hangs(bench, name)?;
+    }
+    Ok(())
+}
+
+fn hangs(bench: &mut Bench, name: &str) -> Result<(), ImageError> {
+    let (guest, world, table) = bench.on()?;
+    let took = back(guest, &format!("farm-agent debug fault wedge '{name}' --for 300 >/dev/null"), 25)?;
+    let what = format!("loop wedged ({name}) to READY");
+    table.row(&what, format!("{took:.1} s"), &format!("{WEDGED} s"), took <= WEDGED);
+    world.serves()?;
+    Ok(())
+}
+
+/// Seconds from the end of `fault` to the agent's READY, by the box's own
+/// clock. Nothing is asked of the busy box for the first `quiet` seconds.
+fn back(guest: &Guest, fault: &str, quiet: u32) -> Result<f64, ImageError> {
+    let said = guest.run(&format!(
+        "pid=$(systemctl show -P MainPID farm-agent); n=$(systemctl show -P NRestarts farm-agent); \
+         {fault}; read now rest </proc/uptime; sleep {quiet}; \
+         until [ $(systemctl show -P NRestarts farm-agent) -gt $n ] && systemctl -q is-active farm-agent; \
+         do sleep 1; done; echo $now $(systemctl show -P ActiveEnterTimestampMonotonic farm-agent)"
+    ))?;
+    let number = |index: usize| said.split_whitespace().nth(index)?.parse::<f64>().ok();
+    match (number(0), number(1)) {
+        (Some(fault), Some(ready)) => Ok(ready / 1e6 - fault),
+        _ => Err(wrong(format!("no times in {said:?}"))),
+    }
+}
+
+/// The kernel panics and starts the box again by itself.
+pub(in crate::image) fn panic(bench: &mut Bench) -> Result<(), ImageError> {
+    // Ten seconds (`panic=10`), and a boot.
+    restarts(bench, "kernel panic to a file through the tunnel", "echo c >/proc/sysrq-trigger", 90.0)
+}
+
+/// A kernel that neither works nor starts again: the hardware does it, after
+/// `RuntimeWatchdogSec`. (A busy loop of the highest priority would not do: the
+/// kernel leaves the others a twentieth of the time, enough for systemd.)
+pub(in crate::image) fn hang(bench: &mut Bench) -> Result<(), ImageError> {
+    let (guest, _, table) = bench.on()?;
+    let dog = guest.run("cd /sys/class/watchdog/watchdog0 && echo $(cat identity state timeout)")?;
+    let dog = dog.trim().to_owned();
+    table.row("the hardware's watchdog", dog.clone(), "active", dog.contains(" active "));
+    let stop = "echo 0 >/proc/sys/kernel/panic; echo c >/proc/sysrq-trigger";
+    restarts(bench, "hung kernel to a file through the tunnel", stop, 120.0)
+}
+
+fn restarts(bench: &mut Bench, what: &str, command: &str, goal: f64) -> Result<(), ImageError> {
+    let (guest, world, table) = bench.on()?;
+    let mark = guest.process.mark();
+    let began = Instant::now();
+    let end = guest.spawn(command)?;
+    guest.says_since(mark, WELL)?;
+    world.serves()?;
+    table.seconds(what, Duration::from_secs_f64(began.elapsed().as_secs_f64()), goal);
+    // The shell that did it hung with the box.
+    end.kill()?;
+    Ok(())
+}

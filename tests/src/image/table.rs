@@ -1,0 +1,65 @@
+//! What was measured, beside its goal and the machine's load at that moment.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+/// One measurement.
+struct Row {
+    what: String,
+    measured: String,
+    goal: String,
+    load: String,
+    good: bool,
+}
+
+/// The measurements as they come.
+#[derive(Default)]
+pub(super) struct Table {
+    rows: Vec<Row>,
+}
+
+impl Table {
+    /// Adds one and prints it.
+    pub(super) fn row(&mut self, what: &str, measured: impl Into<String>, goal: &str, good: bool) {
+        let (measured, load) = (measured.into(), load());
+        let mark = if good { "ok  " } else { "MISS" };
+        let aim = if goal.is_empty() { String::new() } else { format!("goal: {goal}; ") };
+        println!("{mark}  {what}: {measured} ({aim}load {load})");
+        let (what, goal) = (what.to_owned(), goal.to_owned());
+        self.rows.push(Row { what, measured, goal, load, good });
+    }
+
+    /// A time with its goal in seconds.
+    pub(super) fn seconds(&mut self, what: &str, took: Duration, goal: f64) {
+        self.time(what, took, None, goal);
+    }
+
+    /// The same, with the processor time that the emulator spent on it: what is
+    /// left of a figure when the machine had other things to do.
+    pub(super) fn time(&mut self, what: &str, took: Duration, cpu: Option<Duration>, goal: f64) {
+        let seconds = took.as_secs_f64();
+        let cpu = cpu.map_or(String::new(), |cpu| format!(", {:.1} s of processor time", cpu.as_secs_f64()));
+        self.row(what, format!("{seconds:.1} s{cpu}"), &format!("{goal:.0} s"), seconds <= goal);
+    }
+
+    /// Whether every goal was kept.
+    pub(super) fn good(&self) -> bool {
+        self.rows.iter().all(|row| row.good)
+    }
+
+    /// The table for a document.
+    pub(super) fn markdown(&self) -> String {
+        let mut text = "| | measured | goal | load |\n|---|---|---|---|\n".to_owned();
+        for Row { what, measured, goal, load, good } in &self.rows {
+            let miss = if *good { "" } else { ": **MISS**" };
+            let _ = writeln!(text, "| {what} | {measured} | {goal}{miss} | {load} |");
+        }
+        text
+    }
+}
+
+/// The machine's load of the last minute: an emulator shares it with all else.
+pub(super) fn load() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or_default().to_owned()
+}
