@@ -145,14 +145,20 @@ image-same: ## Make the image again elsewhere, and compare: the same bytes
 	cmp target/image/farm-tunnel.img target/image/again/farm-tunnel.img
 	cmp target/image/farm-tunnel.img.xz target/image/again/farm-tunnel.img.xz
 
-deb: cross build ## Make Debian packages in target/deb; as root also install, upgrade and purge them
+NATIVE = $(shell dpkg --print-architecture)
+
+# A package for each architecture that is built: armhf where it was.
+deb: cross build app ## Make Debian packages in target/deb; as root also install, upgrade and purge them
 	rm -rf target/deb
-	image/deb/build target/deb farm-agent arm64 target/cross/aarch64-unknown-linux-gnu/device/farm-agent
-	image/deb/build target/deb farm-broker arm64 target/cross/aarch64-unknown-linux-gnu/device/farm-broker
-	@if test -e target/cross/armv7-unknown-linux-gnueabihf/device/farm-agent; then \
-		image/deb/build target/deb farm-agent armhf target/cross/armv7-unknown-linux-gnueabihf/device/farm-agent; fi
-	image/deb/build target/deb farm-agent "$$(dpkg --print-architecture)" target/release/farm-agent
-	image/deb/build target/deb farm-broker "$$(dpkg --print-architecture)" target/release/farm-broker
+	for arch in arm64=aarch64-unknown-linux-gnu armhf=armv7-unknown-linux-gnueabihf; do \
+		for program in farm-agent farm-broker; do \
+			built=target/cross/$${arch#*=}/device/$$program; \
+			if test -e $$built; then image/deb/build target/deb $$program $${arch%=*} $$built; fi; \
+		done; \
+	done
+	for program in farm-agent farm-broker farm-connect; do \
+		image/deb/build target/deb $$program $(NATIVE) target/release/$$program; \
+	done
 	@test "$$(id -u)" = 0 || echo "not root: the packages are not installed anywhere to be checked"
 	test "$$(id -u)" != 0 || image/deb/check target/deb
 

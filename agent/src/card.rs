@@ -11,6 +11,7 @@ pub mod picture;
 pub mod report;
 pub mod take;
 mod wifi;
+mod words;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ use sd_notify::NotifyState;
 use self::pace::Pace;
 use self::report::{Invitation, Mood, View};
 use self::take::{Taken, take};
+use self::words::Silence;
 use crate::config::MAX_FILE;
 use crate::control_socket::{Reply, Request, ask};
 use crate::farm::wall_time;
@@ -125,6 +127,7 @@ struct Card<'a> {
     invitation: Option<Invitation>,
     written: Option<String>,
     mood: Option<Mood>,
+    silence: Silence,
     pace: Pace,
 }
 
@@ -136,7 +139,8 @@ impl<'a> Card<'a> {
         let invitation = files::read(&places.keep.join(INVITATION), MAX_OWN).ok();
         let invitation = invitation.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let pace = Pace::new(now);
-        Self { places, round: 0, read: None, taken: None, image, invitation, written: None, mood: None, pace }
+        let (read, taken, written, mood, silence) = (None, None, None, None, Silence::default());
+        Self { places, round: 0, read, taken, image, invitation, written, mood, silence, pace }
     }
 
     /// Takes the config, when it is another one than before.
@@ -190,16 +194,20 @@ impl<'a> Card<'a> {
 
     /// Writes and shows how things stand, when that has changed.
     fn report(&mut self, now: Instant) {
-        let agent = self.ask_status();
-        if let Ok(status) = &agent {
-            self.invite(status);
-        }
+        let agent = match self.ask_status() {
+            Some(status) => {
+                self.silence.over();
+                self.invite(&status);
+                Ok(status)
+            }
+            None => Err(self.silence.goes_on(now, words::last)),
+        };
         let Some(taken) = &self.taken else { return };
         let boot = std::fs::read_to_string(self.places.run.join("boot.txt")).unwrap_or_default();
         let view = View {
             taken,
             boot: &boot,
-            agent: agent.as_ref().map_err(String::as_str),
+            agent: agent.as_ref().map_err(Option::as_deref),
             invitation: self.invitation.as_ref(),
             image: &self.image,
         };
@@ -225,7 +233,9 @@ impl<'a> Card<'a> {
         self.written = Some(text);
     }
 
-    fn ask_status(&self) -> Result<Status, String> {
+    /// None while it does not answer: the path and the advice of that error
+    /// are for somebody who is logged in.
+    fn ask_status(&self) -> Option<Status> {
         let mut status = None;
         let asked = ask(&self.places.state, &Request::Status { watch: false }, |reply| {
             if let Reply::Status(told) = reply {
@@ -233,12 +243,10 @@ impl<'a> Card<'a> {
             }
             false
         });
-        match (asked, status) {
-            (Ok(()), Some(status)) => Ok(status),
-            (Ok(()), None) => Err("it answers something else".to_owned()),
-            // Without the path and the advice, which are for somebody logged in.
-            (Err(_), _) => Err("it is starting".to_owned()),
+        if let Err(error) = asked {
+            tracing::debug!(%error, "the agent does not answer");
         }
+        status
     }
 
     /// Sees to it that a farm without phones has a good invitation on the card,

@@ -21,7 +21,7 @@ const RUSTUP: &str = "#!/bin/sh
 case \"$*\" in
 *'toolchain list'*) rustc -vV | sed -n 's/^host: /stable-/p' ;;
 *'target list'*)
-    for target in aarch64-unknown-linux-gnu armv7-unknown-linux-gnueabihf \"$(rustc -vV | sed -n 's/^host: //p')\"; do
+    for target in aarch64-unknown-linux-gnu armv7-unknown-linux-gnueabihf arm-unknown-linux-gnueabihf \"$(rustc -vV | sed -n 's/^host: //p')\"; do
         echo \"$target (installed)\"
     done ;;
 *'component list'*) echo 'rust-src (installed)' ;;
@@ -75,7 +75,7 @@ fn cross_runs_the_build_of_each_target_in_its_image() {
     let Some(cross) = cross() else { return };
     let config: toml::Table = fs::read_to_string(workspace().join("cross.toml")).unwrap().parse().unwrap();
     let targets = config["target"].as_table().unwrap();
-    assert_eq!(targets.len(), 2, "{targets:?}");
+    assert_eq!(targets.len(), 3, "{targets:?}");
     for (target, settings) in targets {
         let image = settings["image"].as_str().unwrap();
         assert!(image.contains(target.as_str()) && image.contains(':'), "an image with its version: {image}");

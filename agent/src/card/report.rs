@@ -30,8 +30,9 @@ pub struct View<'a> {
     pub taken: &'a Taken,
     /// What happened before systemd ran, a line each.
     pub boot: &'a str,
-    /// The agent's own word, or why there is none.
-    pub agent: Result<&'a Status, &'a str>,
+    /// The agent's own word; or what it ended with, when it has been silent for
+    /// long.
+    pub agent: Result<&'a Status, Option<&'a str>>,
     /// The invitation for the first phone.
     pub invitation: Option<&'a Invitation>,
     /// The image's version.
@@ -59,6 +60,7 @@ impl View<'_> {
             _ if trouble => Mood::Trouble,
             Ok(status) if status.broker.state == "online" => Mood::Well,
             Ok(status) if status.broker.attempt > 3 => Mood::Trouble,
+            Err(Some(_)) => Mood::Trouble,
             _ => Mood::Waiting,
         }
     }
@@ -99,7 +101,11 @@ impl View<'_> {
             Err(_) if self.taken.good.is_none() => {
                 say("The farm's program waits for a config that it can read.")
             }
-            Err(why) => say(&format!("The farm's program does not answer yet: {why}")),
+            Err(None) => say("The farm's program does not answer yet: it is starting."),
+            Err(Some(words)) => {
+                say("THE FARM'S PROGRAM CAN'T START; it tries again and again:");
+                say(&format!("  {words}"));
+            }
         }
         if let Some(invitation) = self.invitation {
             say("");
@@ -143,14 +149,14 @@ mod tests {
         take(Ok(text.as_bytes()), None, Path::new("farm-agent.toml"))
     }
 
-    fn view<'a>(taken: &'a Taken, agent: Result<&'a Status, &'a str>) -> View<'a> {
+    fn view<'a>(taken: &'a Taken, agent: Result<&'a Status, Option<&'a str>>) -> View<'a> {
         View { taken, boot: "", agent, invitation: None, image: "0.1.0" }
     }
 
     #[test]
     fn a_mistake_is_the_first_thing_to_read() {
         let bad = taken("name = 1");
-        let view = view(&bad, Err("not running"));
+        let view = view(&bad, Err(None));
         let text = view.text();
         assert!(text.lines().nth(2).unwrap().contains("MISTAKE"), "{text}");
         assert!(text.contains("farm-agent.toml, line 1"), "{text}");
@@ -161,10 +167,18 @@ mod tests {
     }
 
     #[test]
+    fn an_agent_that_cannot_start_is_quoted() {
+        let good = taken("name = \"N\"\nbroker = \"wss://b.example\"\n");
+        let view = view(&good, Err(Some("no space left")));
+        assert!(view.text().contains("  no space left\n"), "{}", view.text());
+        assert_eq!(view.mood(), Mood::Trouble);
+    }
+
+    #[test]
     fn the_file_never_grows() {
         let good = taken("name = \"N\"\nbroker = \"wss://b.example\"\n");
         let boot = "x".repeat(3 * SIZE);
-        let mut view = view(&good, Err("starting"));
+        let mut view = view(&good, Err(None));
         view.boot = &boot;
         assert_eq!(view.file().len(), SIZE);
     }

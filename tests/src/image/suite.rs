@@ -40,14 +40,29 @@ struct Step {
 
 /// In this order: the box that `first` makes is the one that most others use.
 const STEPS: [Step; 16] = [
-    Step { name: "first", about: "first boot; the report and the picture on the card", short: true, perform: first::first },
-    Step { name: "second", about: "pairing with what the card says, a file, memory, the boot's budget", short: true, perform: first::second },
+    Step {
+        name: "first",
+        about: "first boot; the report and the picture on the card",
+        short: true,
+        perform: first::first,
+    },
+    Step {
+        name: "second",
+        about: "pairing with what the card says, a file, memory, the boot's budget",
+        short: true,
+        perform: first::second,
+    },
     Step { name: "tunnel", about: "power to a file through the tunnel", short: true, perform: first::tunnel },
     Step { name: "kill", about: "kill -9", short: true, perform: faults::kill },
     Step { name: "wedge-one", about: "the farm's loop hangs", short: true, perform: faults::wedge_one },
     Step { name: "wedge", about: "each loop hangs in turn", short: false, perform: faults::wedge },
     Step { name: "panic", about: "the kernel panics", short: false, perform: faults::panic },
-    Step { name: "hang", about: "nothing runs any more: the hardware's watchdog", short: false, perform: faults::hang },
+    Step {
+        name: "hang",
+        about: "nothing runs any more: the hardware's watchdog",
+        short: false,
+        perform: faults::hang,
+    },
     Step { name: "cuts", about: "power cuts at random moments", short: true, perform: cuts::cuts },
     Step { name: "typo", about: "a mistake in the config", short: false, perform: mistakes::typo },
     Step { name: "token", about: "a wrong token", short: false, perform: mistakes::token },

@@ -43,7 +43,8 @@ pub(in crate::image) fn cuts(bench: &mut Bench) -> Result<(), ImageError> {
         };
         let after = guest.cut()?.as_secs_f64();
         let replayed = replay(&log, &before, &mut chance)?;
-        (unflushed, lost, writes) = (unflushed + replayed.unflushed, lost + replayed.lost, writes + replayed.writes);
+        (unflushed, lost, writes) =
+            (unflushed + replayed.unflushed, lost + replayed.lost, writes + replayed.writes);
         std::mem::replace(&mut card, before).remove()?;
         let what = if early { "in the boot" } else { "at work" };
         match outcome {
@@ -61,7 +62,8 @@ pub(in crate::image) fn cuts(bench: &mut Bench) -> Result<(), ImageError> {
         println!("MISS  after the last cut, seed {seed}: {error}");
         survived = survived.min(count.saturating_sub(1));
     }
-    let said = format!("{survived} of {count} ({writes} writes, {lost} of {unflushed} after the last flush lost)");
+    let said =
+        format!("{survived} of {count} ({writes} writes, {lost} of {unflushed} after the last flush lost)");
     let what = "power cuts after which the same phone is served, nothing lost";
     bench.table.row(what, said, "all", survived == count);
     times.extend(last.ok());

@@ -35,7 +35,11 @@ pub(in crate::image) fn first(bench: &mut Bench) -> Result<(), ImageError> {
     let told = ["Farm id: ", WELL, "Serves:  greenhouse", "Phones:  0 paired"];
     let missing: Vec<&str> = told.into_iter().filter(|words| !report.contains(words)).collect();
     let good = missing.is_empty();
-    let said = if good { "farm id, broker, services, link".to_owned() } else { format!("{missing:?} missing in {report}") };
+    let said = if good {
+        "farm id, broker, services, link".to_owned()
+    } else {
+        format!("{missing:?} missing in {report}")
+    };
     bench.table.row("the report on the card", said, "", good);
 
     let link = report.lines().find(|line| line.contains(LINK)).unwrap_or_default().trim().to_owned();
@@ -82,9 +86,19 @@ pub(in crate::image) fn second(bench: &mut Bench) -> Result<(), ImageError> {
     bench.table.time("power to broker, second boot", online, guest.cpu(), 60.0);
     let began = Instant::now();
     bench.world.pair()?;
-    bench.table.row("paired with the card's link", format!("{:.1} s", began.elapsed().as_secs_f64()), "", true);
+    bench.table.row(
+        "paired with the card's link",
+        format!("{:.1} s", began.elapsed().as_secs_f64()),
+        "",
+        true,
+    );
     let served = bench.world.serves()?.saturating_duration_since(guest.started);
-    bench.table.row("a file with its checksum through the tunnel", format!("{:.1} s after power", served.as_secs_f64()), "", true);
+    bench.table.row(
+        "a file with its checksum through the tunnel",
+        format!("{:.1} s after power", served.as_secs_f64()),
+        "",
+        true,
+    );
 
     std::thread::sleep(LATER);
     still(bench, &guest)?;
@@ -121,7 +135,12 @@ fn still(bench: &mut Bench, guest: &Guest) -> Result<(), ImageError> {
         .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<f64>().ok())
         .ok_or_else(|| wrong(format!("no VmRSS in {state}")))?;
     let bytes = kib * 1024.0;
-    bench.table.row("the agent's memory, one session", format!("{:.1} MB", bytes / 1e6), "12 MB", bytes <= 12e6);
+    bench.table.row(
+        "the agent's memory, one session",
+        format!("{:.1} MB", bytes / 1e6),
+        "12 MB",
+        bytes <= 12e6,
+    );
     Ok(())
 }
 

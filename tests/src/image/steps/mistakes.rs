@@ -9,17 +9,30 @@ use crate::image::suite::{Bench, WELL};
 
 /// Starts a box that will be in trouble. It must say `wanted` on its console
 /// and in its report.
-fn told(bench: &mut Bench, card: &Card, start: Start<'_>, what: &str, wanted: &str) -> Result<Guest, ImageError> {
+fn told(
+    bench: &mut Bench,
+    card: &Card,
+    start: Start<'_>,
+    what: &str,
+    wanted: &str,
+) -> Result<Guest, ImageError> {
     let guest = bench.start(card, start)?;
     let said = guest.says(wanted);
     let report = until("the report on the card", REPORTED, || {
         card.report().ok().filter(|report| report.contains(wanted))
     });
     let words = match &report {
-        Ok((report, _)) => report.lines().find(|line| line.contains(wanted)).unwrap_or_default().trim().to_owned(),
+        Ok((report, _)) => {
+            report.lines().find(|line| line.contains(wanted)).unwrap_or_default().trim().to_owned()
+        }
         Err(_) => format!("{wanted:?} is not in the report: {}", card.report().unwrap_or_default()),
     };
-    bench.table.row(&format!("{what}: the console"), said.as_ref().map_or_else(ToString::to_string, |(_, line)| line.clone()), "", said.is_ok());
+    bench.table.row(
+        &format!("{what}: the console"),
+        said.as_ref().map_or_else(ToString::to_string, |(_, line)| line.clone()),
+        "",
+        said.is_ok(),
+    );
     bench.table.row(&format!("{what}: the card"), words, "", report.is_ok());
     Ok(guest)
 }
@@ -36,7 +49,13 @@ fn heals(bench: &mut Bench, card: &Card, guest: &Guest, mark: u64, what: &str) -
 }
 
 /// The installer corrects the file on a laptop, and gives the box power again.
-fn corrected(bench: &mut Bench, card: &Card, guest: Guest, config: &str, what: &str) -> Result<(), ImageError> {
+fn corrected(
+    bench: &mut Bench,
+    card: &Card,
+    guest: Guest,
+    config: &str,
+    what: &str,
+) -> Result<(), ImageError> {
     guest.cut()?;
     card.put("farm-agent.toml", config.as_bytes())?;
     let guest = bench.start(card, Start::default())?;
@@ -115,7 +134,7 @@ pub(in crate::image) fn full(bench: &mut Bench) -> Result<(), ImageError> {
     // As root, who may take the last block.
     guest.run("dd if=/dev/zero of=/data/filler bs=64k 2>/dev/null; dd if=/dev/zero of=/data/filler2 bs=1k 2>/dev/null; sync; df /data")?;
     guest.cut()?;
-    let guest = told(bench, &card, Start::default(), what, "is full")?;
+    let guest = told(bench, &card, Start::default(), what, "no space left")?;
     let mark = guest.process.mark();
     guest.run("rm /data/filler /data/filler2; sync")?;
     heals(bench, &card, &guest, mark, what)?;
