@@ -66,6 +66,7 @@ fn serve() -> Result<()> {
             authority: None,
             state: state.path().to_owned(),
             names: BTreeSet::new(),
+            origins: BTreeSet::new(),
             trusted_proxies: Vec::new(),
             limits,
             site: Arc::new(NoSite),

@@ -122,6 +122,10 @@ impl Site for App {
             Host::View { apps } => self.view_page(path, &request.headers, &apps),
         }
     }
+
+    fn has_devices(&self, request: &Parts) -> bool {
+        matches!(self.views.host(request), Host::App { .. })
+    }
 }
 
 /// A file, packed where the browser takes that; nothing where it has it already.

@@ -14,6 +14,7 @@ pub use tls::TlsSettings;
 
 use crate::app::Views;
 use crate::core::Limits;
+use crate::core::limits::SPARE_SOCKETS;
 use crate::server::listen::StunListen;
 
 /// Where the broker listens unless told otherwise.
@@ -61,6 +62,10 @@ pub struct Settings {
     pub trusted_proxy: Vec<IpAddr>,
     /// Where to answer STUN.
     pub stun: Option<Stun>,
+    /// Origins of the app besides this broker's own, e.g.
+    /// `https://app.example.net`; `*` stands for every page.
+    #[serde(default)]
+    pub app_origins: Vec<String>,
     /// The directory of the phone app.
     pub app: Option<PathBuf>,
     /// Where the app shows farm pages.
@@ -138,6 +143,7 @@ impl Settings {
             trusted_proxy,
             stun: self.stun.or(other.stun),
             app: self.app.or(other.app),
+            app_origins: if self.app_origins.is_empty() { other.app_origins } else { self.app_origins },
             views: self.views.or(other.views),
             metrics: self.metrics.or(other.metrics),
             tls: self.tls.or(other.tls),
@@ -165,8 +171,10 @@ impl Settings {
     /// The limits.
     pub fn limits(&self) -> Limits {
         let default = Limits::default();
+        let connections = self.limits.connections.unwrap_or(default.connections);
         Limits {
-            connections: self.limits.connections.unwrap_or(default.connections),
+            connections,
+            sockets: connections + SPARE_SOCKETS,
             connections_per_address: self
                 .limits
                 .connections_per_address
@@ -196,6 +204,7 @@ mod tests {
             trusted_proxy = ["127.0.0.1", "::1"]
             stun = "0.0.0.0:3478"
             metrics = "127.0.0.1:9464"
+            app_origins = ["https://app.example.net"]
             [tls]
             certificate = "/etc/letsencrypt/live/b/fullchain.pem"
             key = "/etc/letsencrypt/live/b/privkey.pem"
@@ -209,6 +218,7 @@ mod tests {
         assert_eq!(settings.trusted_proxy.len(), 2);
         assert_eq!(settings.metrics.unwrap().port(), 9464);
         assert_eq!(settings.limits().connections_per_address, 500);
+        assert_eq!(settings.app_origins, ["https://app.example.net"]);
         assert_eq!(settings.tls.as_ref().unwrap().redirect.unwrap().port(), 80);
         let command_line = Settings { listen: Some("127.0.0.1:0".parse().unwrap()), ..Settings::default() };
         let both = command_line.or(settings);

@@ -8,11 +8,14 @@ mod digest;
 pub mod http;
 pub mod listen;
 pub mod metrics;
+mod origin;
 pub mod outbox;
 mod redirect;
 pub mod site;
 mod socket;
+mod strangers;
 mod stun;
+mod tally;
 pub mod tls;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,6 +46,8 @@ use metrics::Metrics;
 use outbox::Waiting;
 use redirect::Redirect;
 use site::Site;
+use strangers::{Door, Strangers};
+use tally::Tally;
 use tls::{CertificateFiles, Tls, TlsError};
 
 /// Devices get this long to take their farewell when the broker ends: the
@@ -52,6 +57,9 @@ const SHUTDOWN_WITHIN: Duration = Duration::from_secs(3);
 /// Rest after an error of accept: it is about used up file descriptors, which
 /// come back when connections end.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
+
+/// Sockets of collectors of figures.
+const COLLECTORS: usize = 16;
 
 /// Connections accepted before other tasks get their turn.
 const ACCEPT_BATCH: u32 = 32;
@@ -74,6 +82,8 @@ pub struct Options {
     pub state: PathBuf,
     /// Names by which devices may call this broker, see [`Settings::names`].
     pub names: BTreeSet<String>,
+    /// Origins of the app's pages besides the host that they call, see [`origin`].
+    pub origins: BTreeSet<String>,
     /// Proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpAddr>,
     /// What devices may do.
@@ -98,7 +108,7 @@ pub enum StartError {
     #[error(transparent)]
     Desk(#[from] DeskError),
     /// The operating system gives no thread.
-    #[error("no thread to read the state with: {0}")]
+    #[error("no thread to work with: {0}")]
     Thread(io::Error),
 }
 
@@ -116,6 +126,7 @@ pub struct Server {
     actor: Task<()>,
     /// Dropped when the broker ends: requests for pages end then.
     running: Sender<Infallible>,
+    strangers: Strangers,
     tasks: Vec<Task<()>>,
     failures: Receiver<&'static str>,
 }
@@ -150,7 +161,8 @@ impl Server {
             limits: options.limits,
         };
         let limits = settings.limits.clone();
-        let admission = Admission::new(&limits);
+        let tally = Arc::new(Tally::default());
+        let admission = Admission::new(&limits, tally.clone());
         let counted = admission.clone();
         let actor = Actor {
             core: Core::new(settings, records.farms, records.tokens, actor::now()),
@@ -159,10 +171,14 @@ impl Server {
             reports: inputs.clone(),
             outboxes: BTreeMap::new(),
             digest: Digest::new(Instant::now()),
+            tally: tally.clone(),
         };
         let front = Arc::new(Front {
             inputs: inputs.clone(),
             site: options.site,
+            origins: options.origins,
+            requests: limits.requests,
+            tally: tally.clone(),
             trusted_proxies: options.trusted_proxies,
             waiting: Waiting::default(),
             next_connection: AtomicU64::new(1),
@@ -171,7 +187,9 @@ impl Server {
         });
         let desk = Desk { inputs: inputs.clone(), store: store.clone() };
         let (failed, failures) = async_channel::bounded(1);
-        let actor = supervised("core", &failed, actor.run());
+        let actor = smol::spawn(reported("core", &failed, actor.run()));
+        let strangers = Strangers::start().map_err(StartError::Thread)?;
+        let door = strangers.door();
         let (tls, renewal, renew) = match secured {
             Some((tls, renewal, renew)) => (Some(tls), Some(renewal), Some(renew)),
             None => (None, None, None),
@@ -179,24 +197,39 @@ impl Server {
         let proxies = front.trusted_proxies.clone();
         let welcome = move |stream, peer, ticket| front.clone().welcome(tls.clone(), stream, peer, ticket);
         let mut tasks = vec![
-            supervised("listener", &failed, accept(listener, admission.clone(), proxies.clone(), welcome)),
-            supervised("admin socket", &failed, desk.serve(desk_listener)),
+            door.spawn(reported(
+                "listener",
+                &failed,
+                accept(listener, admission.clone(), proxies.clone(), door.clone(), welcome),
+            )),
+            smol::spawn(reported("admin socket", &failed, desk.serve(desk_listener))),
         ];
-        let stun_task = stun_socket.map(|socket| supervised("STUN responder", &failed, stun::serve(socket)));
+        let stun_task = stun_socket.map(|socket| {
+            let desk = stun::Desk::new(&limits, tally.clone());
+            door.spawn(reported("STUN responder", &failed, stun::serve(socket, desk)))
+        });
         tasks.extend(stun_task);
-        tasks.extend(renewal.map(|renewal| supervised("certificate renewal", &failed, renewal.run())));
+        tasks.extend(
+            renewal.map(|renewal| smol::spawn(reported("certificate renewal", &failed, renewal.run()))),
+        );
         tasks.extend(redirect.map(|listener| {
             let redirect = Arc::new(Redirect { authority: options.authority, port: address.port() });
             let serve = move |stream, _peer, ticket| redirect.clone().serve(stream, ticket);
-            supervised("redirect", &failed, accept(listener, admission, proxies, serve))
+            door.spawn(reported(
+                "redirect",
+                &failed,
+                accept(listener, admission, proxies, door.clone(), serve),
+            ))
         }));
         tasks.extend(metrics.map(|listener| {
             let (inputs, admission) = (inputs.clone(), counted);
             let metrics = Arc::new(Metrics { inputs, admission, started: Instant::now() });
             let serve = move |stream, _peer, ticket| metrics.clone().serve(stream, ticket);
             // Its own: figures are wanted most when everything else is full.
-            let admission = Admission::new(&limits);
-            supervised("metrics", &failed, accept(listener, admission, Vec::new(), serve))
+            let few = Limits { sockets: COLLECTORS, ..limits.clone() };
+            let admission = Admission::new(&few, Arc::default());
+            let served = accept(listener, admission, Vec::new(), door.clone(), serve);
+            door.spawn(reported("metrics", &failed, served))
         }));
         Ok(Self {
             address,
@@ -209,6 +242,7 @@ impl Server {
             store,
             actor,
             running,
+            strangers,
             tasks,
             failures,
         })
@@ -279,6 +313,7 @@ impl Server {
             Timer::after(SHUTDOWN_WITHIN).await;
         })
         .await;
+        drop(self.strangers);
         self.store.close().await;
     }
 }
@@ -299,12 +334,12 @@ async fn open(state: PathBuf) -> Result<(Store, Records), StartError> {
     Ok(opened?)
 }
 
-/// Spawns a task whose end, by a panic too, is reported.
-fn supervised(
+/// A task whose end, by a panic too, is reported.
+fn reported(
     name: &'static str,
     failed: &Sender<&'static str>,
     task: impl Future<Output = ()> + Send + 'static,
-) -> Task<()> {
+) -> impl Future<Output = ()> + Send + 'static {
     struct Report(&'static str, Sender<&'static str>);
     impl Drop for Report {
         fn drop(&mut self) {
@@ -313,10 +348,10 @@ fn supervised(
         }
     }
     let report = Report(name, failed.clone());
-    smol::spawn(async move {
+    async move {
         let _report = report;
         task.await;
-    })
+    }
 }
 
 fn local(address: io::Result<SocketAddr>, asked: SocketAddr) -> Result<SocketAddr, ListenError> {
@@ -328,6 +363,7 @@ async fn accept<F>(
     listener: TcpListener,
     admission: Admission,
     trusted_proxies: Vec<IpAddr>,
+    door: Door,
     serve: impl Fn(TcpStream, SocketAddr, Ticket) -> F,
 ) where
     F: Future<Output = ()> + Send + 'static,
@@ -349,7 +385,7 @@ async fn accept<F>(
         };
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let is_proxy = trusted_proxies.contains(&peer.ip());
-        let Some(ticket) = admission.enter(peer.ip(), is_proxy) else {
+        let Some(ticket) = admission.enter(peer.ip(), is_proxy, Instant::now()) else {
             // Doubling: a flood must not fill the log.
             let refused = admission.refused();
             if refused >= told * 2 {
@@ -362,7 +398,7 @@ async fn accept<F>(
             tracing::debug!(%error, "a connection was gone before it began");
             continue;
         }
-        smol::spawn(serve(stream, peer, ticket)).detach();
+        door.spawn(serve(stream, peer, ticket)).detach();
     }
 }
 
@@ -373,7 +409,7 @@ mod tests {
     #[test]
     fn a_part_that_panics_is_reported() {
         let (failed, failures) = async_channel::bounded(1);
-        let _task = supervised("core", &failed, async { panic!("on purpose") });
+        let _task = smol::spawn(reported("core", &failed, async { panic!("on purpose") }));
         assert_eq!(smol::block_on(failures.recv()), Ok("core"));
     }
 }

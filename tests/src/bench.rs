@@ -19,15 +19,15 @@ mod machine;
 mod part;
 mod peers;
 mod readings;
-mod sample;
+pub(crate) mod sample;
 mod scale;
 mod service;
 mod size;
 mod start;
-mod stop;
+pub(crate) mod stop;
 mod table;
 mod throughput;
-mod trouble;
+pub(crate) mod trouble;
 mod usage;
 mod world;
 

@@ -20,9 +20,14 @@ const OTHER_FILES: u64 = 128;
 /// Runs until a signal ends it.
 pub(super) fn run(settings: &Settings) -> Result<(), Box<dyn std::error::Error>> {
     start_log()?;
-    let limits = settings.limits();
-    make_room_for(limits.connections as u64);
+    let mut limits = settings.limits();
+    // A connection that can't be accepted is worse than one that is turned
+    // away: nothing is read or logged then, and the store needs files, too.
+    limits.sockets = limits.sockets.min(make_room_for(limits.sockets));
     let names = settings.public_url.as_ref().map(|url| url.names());
+    let origins = settings.public_url.iter().map(|url| url.origin());
+    let origins =
+        origins.chain(settings.app_origins.iter().map(|origin| origin.to_ascii_lowercase())).collect();
     if names.is_none() {
         tracing::warn!(
             "no --public-url is given: devices may call this broker by any name, so a signature made for another broker is not told apart"
@@ -37,6 +42,7 @@ pub(super) fn run(settings: &Settings) -> Result<(), Box<dyn std::error::Error>>
         stun: settings.stun.unwrap_or_default().0,
         state: settings.state(),
         names: names.unwrap_or_default(),
+        origins,
         trusted_proxies: settings.trusted_proxy.clone(),
         limits,
         site: site(settings)?,
@@ -139,21 +145,28 @@ fn start_log() -> Result<(), String> {
     Ok(())
 }
 
-/// Each device holds a file: asks for as many as the system allows.
-fn make_room_for(connections: u64) {
-    let wanted = connections + OTHER_FILES;
+/// Each socket holds a file: asks for as many as the system allows, and gives
+/// how many sockets there may be.
+fn make_room_for(sockets: usize) -> usize {
+    let wanted = sockets as u64 + OTHER_FILES;
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
         let target = wanted.min(hard).max(soft);
         setrlimit(Resource::RLIMIT_NOFILE, target, hard)?;
         Ok(target)
     });
     match raised {
-        Ok(files) if files < wanted => tracing::warn!(
-            files,
-            wanted,
-            "fewer files may be open than connections are allowed: raise LimitNOFILE"
-        ),
-        Ok(_) => {}
-        Err(error) => tracing::warn!(%error, "the limit of open files could not be raised"),
+        Ok(files) if files < wanted => {
+            tracing::warn!(
+                files,
+                wanted,
+                "fewer files may be open than sockets are allowed, the rest is turned away: raise LimitNOFILE"
+            );
+            usize::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(sockets).max(1)
+        }
+        Ok(_) => sockets,
+        Err(error) => {
+            tracing::warn!(%error, "the limit of open files could not be raised");
+            sockets
+        }
     }
 }

@@ -85,4 +85,28 @@ counters! {
     limit_presence,
     /// Signals whose receiver is not here, not known to the sender, or unknown.
     undelivered_offline,
+    /// Limit: sockets altogether.
+    limit_sockets,
+    /// Limit: sockets from one address.
+    limit_sockets_per_address,
+    /// Limit: new sockets a second from one address.
+    limit_sockets_rate,
+    /// Limit: sockets that are no device's yet; the oldest gave way.
+    limit_newcomers,
+    /// Limit: requests for pages over one connection.
+    limit_requests,
+    /// Limit: STUN requests from one network or altogether.
+    limit_stun,
+    /// TLS handshakes that failed or took too long.
+    tls_failed,
+    /// HTTP connections ended by a head that was malformed, too large or late.
+    http_failed,
+    /// Refused: not the beginning of a WebSocket of this protocol.
+    refused_upgrade,
+    /// Refused: a WebSocket of a page that is not the app's.
+    refused_origin,
+    /// STUN requests answered.
+    stun_answered,
+    /// Datagrams that are no STUN request.
+    stun_ignored,
 }

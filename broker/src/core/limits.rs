@@ -30,6 +30,26 @@ pub const EXCHANGE_LASTS: Duration = Duration::from_secs(60);
 /// What devices may do. `Default` gives what a small server bears.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
+    /// Sockets altogether: connections, requests for pages, and devices that
+    /// are just being told that the broker is full.
+    pub sockets: usize,
+    /// New sockets from one address, before anything is read: twice what
+    /// devices may open, who are told why they are refused.
+    pub sockets_per_address: Rate,
+    /// Sockets that no device has yet, at most; then the oldest is closed. 2000
+    /// devices a second that need half a second each are half of it, and an
+    /// unfinished TLS handshake holds about 20 KB.
+    pub newcomers: usize,
+    /// Requests for pages over one connection: the app has about 20 files.
+    pub requests: Rate,
+    /// STUN requests from one network (see [`Network::of_datagram`]). A probe
+    /// every 20 s of 2000 devices behind one carrier's NAT; sources can be
+    /// forged, and answers are at most 2.2 times as long as requests.
+    ///
+    /// [`Network::of_datagram`]: super::network::Network::of_datagram
+    pub stun_per_network: Rate,
+    /// STUN requests altogether: ten times what 10,000 farms ask.
+    pub stun: Rate,
     /// Connections altogether.
     pub connections: usize,
     /// Connections from one address (IPv6: from one /64). Phones behind one
@@ -77,12 +97,21 @@ pub struct Limits {
     pub log_lines: Rate,
 }
 
+/// Sockets beyond the devices' connections.
+pub const SPARE_SOCKETS: usize = 1024;
+
 /// Items of a list in a message that cost as much as one more message.
 pub const LIST_ITEMS_PER_TOKEN: usize = 10;
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            sockets: 20_000 + SPARE_SOCKETS,
+            sockets_per_address: Rate::per_second(256, 16),
+            newcomers: 2048,
+            requests: Rate::per_second(100, 10),
+            stun_per_network: Rate::per_second(300, 100),
+            stun: Rate::per_second(10_000, 5000),
             connections: 20_000,
             connections_per_address: 64,
             handshakes: Rate::per_second(4000, 2000),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Instant;
 
 use async_channel::{Receiver, Sender};
@@ -14,6 +15,7 @@ use smol::Timer;
 use super::digest::Digest;
 use super::metrics::Stock;
 use super::outbox::Outbox;
+use super::tally::Tally;
 use crate::admin::FarmLine;
 use crate::core::counters::Counters;
 use crate::core::{Action, ConnectionId, Core, Event, Now};
@@ -58,6 +60,7 @@ pub(super) struct Actor {
     pub(super) reports: Sender<Input>,
     pub(super) outboxes: BTreeMap<ConnectionId, Outbox>,
     pub(super) digest: Digest,
+    pub(super) tally: Arc<Tally>,
 }
 
 impl Actor {
@@ -88,7 +91,7 @@ impl Actor {
                     return;
                 }
             }
-            self.digest.look(self.core.counters(), Instant::now());
+            self.digest.look(&self.tally.with(self.core.counters()), Instant::now());
             smol::future::yield_now().await;
         }
     }
@@ -113,10 +116,10 @@ impl Actor {
                 let _gone = answer.try_send(self.farm_lines());
             }
             Input::Counters(answer) => {
-                let _gone = answer.try_send(*self.core.counters());
+                let _gone = answer.try_send(self.tally.with(self.core.counters()));
             }
             Input::Stock(answer) => {
-                let _gone = answer.try_send((*self.core.counters(), self.stock()));
+                let _gone = answer.try_send((self.tally.with(self.core.counters()), self.stock()));
             }
             Input::ShutDown { seed } => {
                 self.handle(Event::ShutDown { seed });

@@ -1,11 +1,12 @@
 //! The HTTP/1.1 front: health, the WebSocket upgrade, and the site.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_channel::{Receiver, Sender};
 use async_tungstenite::tungstenite::handshake::server::create_response;
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use farm_protocol::{CONNECT_PATH, SUBPROTOCOL};
 use futures_util::{AsyncRead, AsyncWrite};
 use http_body_util::Full;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
+use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
 use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -26,11 +27,14 @@ use smol_hyper::rt::{FuturesIo, SmolTimer};
 use super::actor::Input;
 use super::address::client_address;
 use super::admission::Ticket;
+use super::origin;
 use super::outbox::Waiting;
 use super::site::{Page, Site, text};
 use super::socket::Socket;
+use super::tally::Tally;
 use super::tls::Tls;
 use crate::core::ConnectionId;
+use crate::core::bucket::{Bucket, Rate};
 
 /// Path of the health check.
 pub const HEALTH_PATH: &str = "/healthz";
@@ -53,6 +57,11 @@ pub(super) const MAX_HEADERS: usize = 64;
 pub(super) struct Front {
     pub(super) inputs: Sender<Input>,
     pub(super) site: Arc<dyn Site>,
+    /// See [`super::Options::origins`].
+    pub(super) origins: BTreeSet<String>,
+    /// Requests over one connection.
+    pub(super) requests: Rate,
+    pub(super) tally: Arc<Tally>,
     pub(super) trusted_proxies: Vec<IpAddr>,
     pub(super) waiting: Waiting,
     pub(super) next_connection: AtomicU64,
@@ -63,7 +72,7 @@ pub(super) struct Front {
 }
 
 impl Front {
-    /// Serves a new connection, after a TLS handshake where there is TLS.
+    /// Serves a new connection, as long as it need not give way to others.
     pub(super) async fn welcome(
         self: Arc<Self>,
         tls: Option<Tls>,
@@ -71,6 +80,12 @@ impl Front {
         peer: SocketAddr,
         ticket: Ticket,
     ) {
+        let must_go = ticket.must_go();
+        or(self.receive(tls, stream, peer, ticket), must_go).await;
+    }
+
+    /// After a TLS handshake, where there is TLS.
+    async fn receive(self: Arc<Self>, tls: Option<Tls>, stream: TcpStream, peer: SocketAddr, ticket: Ticket) {
         let Some(tls) = tls else { return self.serve(stream, peer, ticket).await };
         let stopping = async {
             let _closed = self.stopping.recv().await;
@@ -79,7 +94,10 @@ impl Front {
         // Boxed: what a handshake needs is given back when it is done.
         match Box::pin(or(tls.handshake(stream), stopping)).await {
             Ok(stream) => self.serve(stream, peer, ticket).await,
-            Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
+            Err(error) => {
+                self.tally.tls_failed.up();
+                tracing::debug!(%error, "a TLS handshake failed");
+            }
         }
     }
 
@@ -88,10 +106,17 @@ impl Front {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let device = OnceLock::new();
+        let (device, asked) = (OnceLock::new(), Mutex::new(Bucket::default()));
         let service = service_fn(|request: Request<hyper::body::Incoming>| {
             let (parts, _unread) = request.into_parts();
-            std::future::ready(Ok::<_, Infallible>(self.answer(&parts, peer, &device)))
+            let mut bucket = asked.lock().unwrap_or_else(PoisonError::into_inner);
+            let page = if bucket.take(self.requests, 1, Instant::now()) {
+                self.answer(&parts, peer, &device)
+            } else {
+                self.tally.limit_requests.up();
+                too_many()
+            };
+            std::future::ready(Ok::<_, Infallible>(page))
         });
         let http = http1::Builder::new()
             .timer(SmolTimer::new())
@@ -112,7 +137,12 @@ impl Front {
         let served = or(async { Some(http.await) }, or(over, stopping));
         let parts = match served.await {
             Some(Ok(parts)) => parts,
-            Some(Err(error)) => return tracing::debug!(%error, "an HTTP connection ended"),
+            Some(Err(error)) => {
+                if error.is_parse() || error.is_timeout() {
+                    self.tally.http_failed.up();
+                }
+                return tracing::debug!(%error, "an HTTP connection ended");
+            }
             None => return,
         };
         let Some(observed) = device.get().copied() else {
@@ -123,6 +153,7 @@ impl Front {
         let socket = Socket::open(stream, parts.read_buf, connection, observed, inputs, &self.waiting);
         if let Some(socket) = socket.await {
             let alive = self.alive.clone();
+            ticket.settle();
             // A fresh task: this one has the size of the HTTP machinery, and
             // would keep it for as long as the device stays.
             smol::spawn(async move {
@@ -135,9 +166,15 @@ impl Front {
 
     fn answer(&self, request: &Parts, peer: SocketAddr, device: &OnceLock<SocketAddr>) -> Page {
         match request.uri.path() {
+            CONNECT_PATH if !self.welcomes(request) => {
+                self.tally.refused_origin.up();
+                text(StatusCode::FORBIDDEN, "pages of this origin may not speak to this broker\n")
+            }
             CONNECT_PATH => {
                 let (page, upgraded) = upgrade(request);
-                if upgraded {
+                if !upgraded {
+                    self.tally.refused_upgrade.up();
+                } else {
                     let observed = client_address(peer, &request.headers, &self.trusted_proxies);
                     // Nothing follows an upgrade, so this is the first time.
                     let _first = device.set(observed);
@@ -148,6 +185,10 @@ impl Front {
             HEALTH_PATH => text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n"),
             _ => self.site.respond(request),
         }
+    }
+
+    fn welcomes(&self, request: &Parts) -> bool {
+        origin::may_connect(&request.headers, &self.origins) && self.site.has_devices(request)
     }
 
     fn health(&self) -> Page {
@@ -162,6 +203,13 @@ impl Front {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         page
     }
+}
+
+/// The last answer on this connection.
+fn too_many() -> Page {
+    let mut page = text(StatusCode::TOO_MANY_REQUESTS, "too many requests\n");
+    page.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    page
 }
 
 /// The answer to a WebSocket handshake (RFC 6455 section 4.2), and whether it

@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn every_counter_is_there_with_its_explanation() {
         let (inputs, _received) = async_channel::bounded(1);
-        let admission = Admission::new(&Limits::default());
+        let admission = Admission::new(&Limits::default(), Arc::default());
         let metrics = Metrics { inputs, admission, started: Instant::now() };
         let counters = Counters { limit_signals: 7, ..Counters::default() };
         let text = metrics.text(&counters, Stock { connections: 3, farms: 2, farms_online: 1 });

@@ -21,6 +21,10 @@ pub const MAX_BYTES: usize = 512 * 1024;
 /// Most bytes that wait for all devices together.
 pub const MAX_TOTAL_BYTES: usize = 64 * 1024 * 1024;
 
+/// Bytes that may always wait for a device: it must not be thrown out because
+/// others don't read. A signal and its answers; 80 MB for 20,000 devices.
+pub const ALWAYS_BYTES: usize = 4 * 1024;
+
 /// The device does not read: the bound is reached.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Full;
@@ -98,7 +102,8 @@ impl Outbox {
         let mut queue = self.0.lock();
         let bytes = queue.bytes + message.len();
         let total = self.0.waiting.0.load(Ordering::Relaxed) + message.len();
-        if bytes > MAX_BYTES || queue.messages.len() >= MAX_MESSAGES || total > MAX_TOTAL_BYTES {
+        let crowded = total > MAX_TOTAL_BYTES && bytes > ALWAYS_BYTES;
+        if bytes > MAX_BYTES || queue.messages.len() >= MAX_MESSAGES || crowded {
             return Err(Full);
         }
         self.0.waiting.0.fetch_add(message.len(), Ordering::Relaxed);
@@ -140,12 +145,7 @@ impl Outlet {
             if queue.state == State::Dropped {
                 return Poll::Ready(Next::Dropped);
             }
-            if let Some(message) = queue.messages.pop_front() {
-                queue.bytes -= message.len();
-                self.0.waiting.0.fetch_sub(message.len(), Ordering::Relaxed);
-                if queue.messages.is_empty() {
-                    queue.messages = VecDeque::new();
-                }
+            if let Some(message) = self.take(&mut queue) {
                 return Poll::Ready(Next::Message(message));
             }
             if queue.state == State::Closed {
@@ -155,6 +155,22 @@ impl Outlet {
             Poll::Pending
         })
         .await
+    }
+
+    /// What can be sent right now, besides.
+    pub(super) fn more(&self) -> Option<Bytes> {
+        let mut queue = self.0.lock();
+        if queue.state == State::Dropped { None } else { self.take(&mut queue) }
+    }
+
+    fn take(&self, queue: &mut Queue) -> Option<Bytes> {
+        let message = queue.messages.pop_front()?;
+        queue.bytes -= message.len();
+        self.0.waiting.0.fetch_sub(message.len(), Ordering::Relaxed);
+        if queue.messages.is_empty() {
+            queue.messages = VecDeque::new();
+        }
+        Some(message)
     }
 
     /// Waits until the device is given up.
@@ -185,7 +201,8 @@ mod tests {
         drop(inlet);
         block_on(async {
             assert_eq!(outlet.next().await, Next::Message(Bytes::from_static(b"one")));
-            assert_eq!(outlet.next().await, Next::Message(Bytes::from_static(b"two")));
+            assert_eq!(outlet.more(), Some(Bytes::from_static(b"two")));
+            assert_eq!(outlet.more(), None);
             assert_eq!(outlet.next().await, Next::Closed);
         });
         assert_eq!(waiting.0.load(Ordering::Relaxed), 0);
@@ -216,6 +233,11 @@ mod tests {
             inlet.push(Bytes::from(vec![0; MAX_BYTES])).unwrap();
         }
         let (one_more, _outlet) = outbox(&waiting);
+        assert_eq!(
+            one_more.push(Bytes::from(vec![0; ALWAYS_BYTES])),
+            Ok(()),
+            "others must not cost it its place"
+        );
         assert_eq!(one_more.push(Bytes::from_static(b"x")), Err(Full));
     }
 

@@ -12,6 +12,12 @@ pub type Page = Response<Full<Bytes>>;
 pub trait Site: Send + Sync + 'static {
     /// Answers a request; its body is not read.
     fn respond(&self, request: &Parts) -> Page;
+
+    /// Whether devices may connect at the host that is asked: not where farm
+    /// pages are shown, whose scripts are not the app's.
+    fn has_devices(&self, _request: &Parts) -> bool {
+        true
+    }
 }
 
 /// A broker without pages.

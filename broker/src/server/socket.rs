@@ -13,7 +13,7 @@ use async_tungstenite::tungstenite::{Error, Message};
 use bytes::Bytes;
 use farm_protocol::codec;
 use farm_protocol::keys::Nonce;
-use futures_util::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, StreamExt};
+use futures_util::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, SinkExt, StreamExt};
 use ring::rand::SystemRandom;
 use smol::Timer;
 use smol::future::{or, race};
@@ -27,6 +27,13 @@ use crate::core::{ConnectionId, Event};
 /// 128 KiB would be most of what the broker needs; larger messages make it
 /// grow while they last.
 const READ_BUFFER: usize = 512;
+
+/// What is collected before it is given to the network, in bytes: many short
+/// messages at once (presence of 256 farms) go in a few packets.
+const WRITE_BUFFER: usize = 4 * 1024;
+
+/// Messages sent in a row before anything is read again.
+const SEND_BATCH: usize = 64;
 
 /// A message must be on its way within this time: three times what the
 /// largest takes on a 64 kbit/s link.
@@ -67,7 +74,7 @@ pub(super) struct Socket<S> {
 fn config() -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(0)
+        .write_buffer_size(WRITE_BUFFER)
         .max_message_size(Some(codec::MAX_MESSAGE))
         .max_frame_size(Some(codec::MAX_MESSAGE))
 }
@@ -146,6 +153,9 @@ where
                     if !self.received(message).await {
                         return End::Leaving;
                     }
+                    // One message, then all others have their turn: a flood of
+                    // one device must not fill the core's queue by itself.
+                    smol::future::yield_now().await;
                 }
                 Err(Some(Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)))) => {
                     return End::Gone;
@@ -190,8 +200,14 @@ where
 
     async fn send(&mut self, bytes: Bytes) -> Result<(), End> {
         let sending = async {
-            let sent = self.stream.send(Message::Binary(bytes)).await;
-            sent.map_err(|_| End::Gone)
+            let mut next = Some(bytes);
+            let mut batch = SEND_BATCH;
+            while let Some(bytes) = next {
+                self.stream.feed(Message::Binary(bytes)).await.map_err(|_| End::Gone)?;
+                batch -= 1;
+                next = if batch == 0 { None } else { self.outlet.more() };
+            }
+            self.stream.flush().await.map_err(|_| End::Gone)
         };
         let late = async {
             Timer::after(WRITE_WITHIN).await;

@@ -1,19 +1,17 @@
 //! Answers STUN binding requests, so that devices learn their public address.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use farm_protocol::stun::{MAX_PACKET, answer};
 use smol::Timer;
 use smol::net::UdpSocket;
 
-use crate::core::bucket::{Buckets, Rate};
+use super::tally::Tally;
+use crate::core::Limits;
+use crate::core::bucket::{Bucket, Buckets, Rate};
 use crate::core::network::Network;
-
-/// Requests from one network (see [`Network::of_datagram`]). A probe every
-/// 20 s of 2000 devices behind one carrier's NAT; sources can be forged, and
-/// answers are at most 2.2 times as long as requests.
-const REQUESTS: Rate = Rate::per_second(300, 100);
 
 /// Networks that are remembered.
 const NETWORKS: usize = 8192;
@@ -24,21 +22,37 @@ const BATCH: u32 = 64;
 /// Rest after an error, so that one that stays does not take the processor.
 const AFTER_ERROR: Duration = Duration::from_millis(10);
 
-/// The answer to a datagram, if it gets one.
-fn respond(
-    buckets: &mut Buckets<Network>,
-    packet: &[u8],
-    source: SocketAddr,
-    now: Instant,
-) -> Option<Vec<u8>> {
-    let response = answer(packet, source)?;
-    let allowed = buckets.take(Network::of_datagram(source.ip()), now);
-    allowed.then_some(response)
+/// Who is answered.
+pub(super) struct Desk {
+    per_network: Buckets<Network>,
+    rate: Rate,
+    all: Bucket,
+    tally: Arc<Tally>,
+}
+
+impl Desk {
+    pub(super) fn new(limits: &Limits, tally: Arc<Tally>) -> Self {
+        let per_network = Buckets::new(limits.stun_per_network, NETWORKS);
+        Self { per_network, rate: limits.stun, all: Bucket::default(), tally }
+    }
+
+    /// The answer to a datagram, if it gets one.
+    fn respond(&mut self, packet: &[u8], source: SocketAddr, now: Instant) -> Option<Vec<u8>> {
+        let Some(response) = answer(packet, source) else {
+            self.tally.stun_ignored.up();
+            return None;
+        };
+        // The one network first: it must not use up what is for all.
+        let allowed =
+            self.per_network.take(Network::of_datagram(source.ip()), now) && self.all.take(self.rate, 1, now);
+        let count = if allowed { &self.tally.stun_answered } else { &self.tally.limit_stun };
+        count.up();
+        allowed.then_some(response)
+    }
 }
 
 /// Answers for ever.
-pub(super) async fn serve(socket: UdpSocket) {
-    let mut buckets = Buckets::new(REQUESTS, NETWORKS);
+pub(super) async fn serve(socket: UdpSocket, mut desk: Desk) {
     let mut packet = [0; MAX_PACKET + 1];
     let mut count = 0u32;
     loop {
@@ -51,7 +65,7 @@ pub(super) async fn serve(socket: UdpSocket) {
             Timer::after(AFTER_ERROR).await;
             continue;
         };
-        if let Some(response) = respond(&mut buckets, &packet[..length], source, Instant::now())
+        if let Some(response) = desk.respond(&packet[..length], source, Instant::now())
             && let Err(error) = socket.send_to(&response, source).await
         {
             tracing::debug!(%error, "a STUN answer was not sent");
@@ -64,22 +78,41 @@ mod tests {
     use super::*;
     use farm_protocol::stun::{binding_request, mapped_address};
 
+    fn desk() -> Desk {
+        Desk::new(&Limits::default(), Arc::default())
+    }
+
     #[test]
     fn answers_are_limited_per_network() {
-        let (now, mut buckets) = (Instant::now(), Buckets::new(REQUESTS, NETWORKS));
+        let (now, mut desk) = (Instant::now(), desk());
         let request = binding_request(&[7; 12]);
-        let mut ask = |source: &str| respond(&mut buckets, &request, source.parse().unwrap(), now);
+        let mut ask = |source: &str| desk.respond(&request, source.parse().unwrap(), now);
         let answered = (0..1000).filter(|n| ask(&format!("192.0.2.{}:4000", n % 250)).is_some()).count();
-        assert_eq!(answered, REQUESTS.burst as usize);
+        let most = Limits::default().stun_per_network.burst as usize;
+        assert_eq!(answered, most);
         let other = ask("[2001:db8::1]:4000").unwrap();
         assert_eq!(mapped_address(&other, &[7; 12]), Some("[2001:db8::1]:4000".parse().unwrap()));
+        assert_eq!(desk.tally.stun_answered.get(), most as u64 + 1);
+        assert_eq!(desk.tally.limit_stun.get(), 1000 - most as u64);
+    }
+
+    #[test]
+    fn answers_are_limited_altogether() {
+        let (now, mut desk) = (Instant::now(), desk());
+        let request = binding_request(&[7; 12]);
+        let forged = (0..60_000u32).filter(|n| {
+            let source = SocketAddr::from((std::net::Ipv4Addr::from(n * 256), 4000));
+            desk.respond(&request, source, now).is_some()
+        });
+        assert_eq!(forged.count(), Limits::default().stun.burst as usize);
     }
 
     #[test]
     fn what_is_no_request_costs_nobody_anything() {
-        let (now, mut buckets) = (Instant::now(), Buckets::new(REQUESTS, NETWORKS));
+        let (now, mut desk) = (Instant::now(), desk());
         let source = "192.0.2.1:4000".parse().unwrap();
-        assert_eq!(respond(&mut buckets, b"hello", source, now), None);
-        assert!(buckets.is_empty());
+        assert_eq!(desk.respond(b"hello", source, now), None);
+        assert!(desk.per_network.is_empty());
+        assert_eq!(desk.tally.stun_ignored.get(), 1);
     }
 }

@@ -124,6 +124,7 @@ pub(crate) fn options(state: &Path) -> Options {
         authority: None,
         state: state.to_owned(),
         names: BTreeSet::from([NAME.to_owned()]),
+        origins: BTreeSet::new(),
         trusted_proxies: Vec::new(),
         limits: Limits::default(),
         site: Arc::new(NoSite),

@@ -4,32 +4,32 @@ use std::time::Duration;
 
 /// Measurements in the order they were made.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Sample(Vec<f64>);
+pub(crate) struct Sample(Vec<f64>);
 
 impl Sample {
-    pub(super) fn push(&mut self, value: f64) {
+    pub(crate) fn push(&mut self, value: f64) {
         self.0.push(value);
     }
 
     /// Adds a time, in milliseconds.
-    pub(super) fn push_time(&mut self, time: Duration) {
+    pub(crate) fn push_time(&mut self, time: Duration) {
         self.push(time.as_secs_f64() * 1e3);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// The smallest value that at least `share` of all do not exceed (nearest
     /// rank); NaN of nothing.
-    pub(super) fn quantile(&self, share: f64) -> f64 {
+    pub(crate) fn quantile(&self, share: f64) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
         let rank = (share * sorted.len() as f64).ceil() as usize;
         sorted.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
     }
 
-    pub(super) fn median(&self) -> f64 {
+    pub(crate) fn median(&self) -> f64 {
         let (half, len) = (self.quantile(0.5), self.0.len());
         if len % 2 == 1 {
             return half;
@@ -39,23 +39,23 @@ impl Sample {
         sorted.get(len / 2).map_or(half, |upper| (half + upper) / 2.0)
     }
 
-    pub(super) fn min(&self) -> f64 {
+    pub(crate) fn min(&self) -> f64 {
         self.quantile(0.0)
     }
 
-    pub(super) fn max(&self) -> f64 {
+    pub(crate) fn max(&self) -> f64 {
         self.quantile(1.0)
     }
 
     /// Each value divided by the one of the same turn in `other`.
-    pub(super) fn divided_by(&self, other: &Self) -> Self {
+    pub(crate) fn divided_by(&self, other: &Self) -> Self {
         Self(self.0.iter().zip(&other.0).map(|(ours, theirs)| ours / theirs).collect())
     }
 }
 
 /// The slope of the straight line nearest to the points (least squares); 0 where
 /// there is no line.
-pub(super) fn slope(points: &[(f64, f64)]) -> f64 {
+pub(crate) fn slope(points: &[(f64, f64)]) -> f64 {
     let count = points.len() as f64;
     let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / count;
     let (x, y) = (mean(|p| p.0), mean(|p| p.1));

@@ -16,7 +16,7 @@ const LOOK: Duration = Duration::from_millis(50);
 static REACHED: AtomicBool = AtomicBool::new(false);
 
 /// Calls `stop` at every SIGINT, SIGTERM and SIGHUP from now on.
-pub(super) fn on_signal(stop: impl Fn() + Send + 'static) -> io::Result<()> {
+pub(crate) fn on_signal(stop: impl Fn() + Send + 'static) -> io::Result<()> {
     let mut signals = Signals::new([Signal::Int, Signal::Term, Signal::Hup])?;
     std::thread::Builder::new()
         .name("signals".to_owned())
@@ -31,16 +31,16 @@ pub(super) fn on_signal(stop: impl Fn() + Send + 'static) -> io::Result<()> {
 }
 
 /// Whether the time limit of the run was reached.
-pub(super) fn bound_reached() -> bool {
+pub(crate) fn bound_reached() -> bool {
     REACHED.load(Ordering::SeqCst)
 }
 
 /// The time limit of a run: when it is reached, every program is ended, and what
 /// waits for one of them is told so.
-pub(super) struct Bound(Sender<()>);
+pub(crate) struct Bound(Sender<()>);
 
 impl Bound {
-    pub(super) fn set(after: Duration) -> Self {
+    pub(crate) fn set(after: Duration) -> Self {
         let (lifted, lift) = channel();
         std::thread::spawn(move || {
             if lift.recv_timeout(after) == Err(RecvTimeoutError::Timeout) {
@@ -52,7 +52,7 @@ impl Bound {
     }
 
     /// The run is over: says whether the limit was reached before.
-    pub(super) fn lift(self) -> bool {
+    pub(crate) fn lift(self) -> bool {
         // Nobody listens any more after the limit.
         let _ = self.0.send(());
         bound_reached()
@@ -60,7 +60,7 @@ impl Bound {
 }
 
 /// Lets time pass, for what can only be measured over time.
-pub(super) fn pause(duration: Duration) -> Result<(), HarnessError> {
+pub(crate) fn pause(duration: Duration) -> Result<(), HarnessError> {
     let end = std::time::Instant::now() + duration;
     loop {
         if ending() {

@@ -9,7 +9,7 @@ use crate::harness::http::HttpError;
 
 /// Why something could not be measured.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Trouble {
+pub(crate) enum Trouble {
     /// A program or the system.
     #[error(transparent)]
     Harness(#[from] HarnessError),
@@ -28,7 +28,7 @@ pub(super) enum Trouble {
 }
 
 impl Trouble {
-    pub(super) fn io(doing: &str) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(doing: &str) -> impl FnOnce(io::Error) -> Self {
         let doing = doing.to_owned();
         move |source| HarnessError::Io { doing, source }.into()
     }

@@ -52,12 +52,7 @@ impl Phone {
     /// When it does not listen in time.
     pub fn forward_on(&self, farm: &str, service: &str, listen: &str) -> Result<Forward, HarnessError> {
         let mut command = self.command(["forward", farm, service, "--listen", listen])?;
-        let process = Process::spawn("farm-connect forward", &mut command)?;
-        let line = process.wait_for_line("its address", PATIENCE, |line| {
-            line.source == Source::Stdout && address_in(&line.text).is_some()
-        })?;
-        let address = address_in(&line.text).ok_or_else(|| process.failed("no address"))?;
-        Ok(Forward { process, address })
+        Forward::start(&mut command)
     }
 
     /// `farm-connect status FARM --json`.
@@ -110,4 +105,19 @@ pub struct Forward {
     pub process: Process,
     /// Where it listens.
     pub address: SocketAddr,
+}
+
+impl Forward {
+    /// Starts a forward by this command.
+    ///
+    /// # Errors
+    /// When it does not listen in time.
+    pub fn start(command: &mut Command) -> Result<Self, HarnessError> {
+        let process = Process::spawn("farm-connect forward", command)?;
+        let line = process.wait_for_line("its address", PATIENCE, |line| {
+            line.source == Source::Stdout && address_in(&line.text).is_some()
+        })?;
+        let address = address_in(&line.text).ok_or_else(|| process.failed("no address"))?;
+        Ok(Self { process, address })
+    }
 }
