@@ -368,13 +368,17 @@ impl Core {
 
 /// What a message takes from its connection's bucket.
 fn cost(message: &ToBroker) -> u32 {
-    let items = match message {
-        ToBroker::Access(access) => access.phones.len() + access.invitations.len() + access.former.len(),
-        ToBroker::Watch(watch) => watch.farms.len(),
+    let more = match message {
+        ToBroker::Access(access) => {
+            let items = access.phones.len() + access.invitations.len() + access.former.len();
+            items / limits::LIST_ITEMS_PER_TOKEN
+        }
+        ToBroker::Watch(watch) => watch.farms.len() / limits::LIST_ITEMS_PER_TOKEN,
+        ToBroker::Signal(signal) => signal.payload.len() / limits::SIGNAL_BYTES_PER_TOKEN,
         _ => 0,
     };
-    // The lists are bounded by the size of a message.
-    u32::try_from(1 + items / limits::LIST_ITEMS_PER_TOKEN).unwrap_or(u32::MAX)
+    // Both are bounded by the size of a message.
+    u32::try_from(1 + more).unwrap_or(u32::MAX)
 }
 
 /// SplitMix64 (Steele, Lea, Flood 2014): enough to spread returns with.

@@ -32,6 +32,11 @@ pub struct Options {
     pub judge_latency: bool,
 }
 
+/// What the attacks are called, in their order.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    plan::ATTACKS.iter().map(|attack| attack.name).chain(trouble::SCENARIOS.iter().map(|(name, _)| *name))
+}
+
 /// The whole run ends by itself after this, whatever happens.
 const BOUND: Duration = Duration::from_secs(600);
 

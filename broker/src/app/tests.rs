@@ -109,3 +109,14 @@ fn a_directory_without_an_app_is_named() {
     let error = App::load(directory.path(), Views::Loopback).err().unwrap().to_string();
     assert!(error.contains("index.html") && error.contains("make app"), "{error}");
 }
+
+#[test]
+fn a_view_host_has_no_devices() {
+    let (app, _directory) = app(Views::Loopback);
+    let has = |host: &str| {
+        let request = Request::get("/v1/connect").header("host", host).body(()).unwrap();
+        app.has_devices(&request.into_parts().0)
+    };
+    assert!(has("localhost:8443") && has("broker.example.org") && has("127.0.0.1:8443"));
+    assert!(!has("greenhouse--north.localhost:8443"));
+}

@@ -64,7 +64,7 @@ pub struct Limits {
     /// bounds the noise, not the odds.
     pub token_guesses: Rate,
     /// Messages of one phone. A long list costs one more per
-    /// [`LIST_ITEMS_PER_TOKEN`] items.
+    /// [`LIST_ITEMS_PER_TOKEN`] items, a signal per [`SIGNAL_BYTES_PER_TOKEN`].
     pub phone_messages: Rate,
     /// Messages of one farm: after a restart of the broker it answers up to
     /// 256 phones with some candidates each.
@@ -102,6 +102,10 @@ pub const SPARE_SOCKETS: usize = 1024;
 
 /// Items of a list in a message that cost as much as one more message.
 pub const LIST_ITEMS_PER_TOKEN: usize = 10;
+
+/// Bytes of a signal that cost as much as one more message: twice what an
+/// offer with all its candidates has, so that only floods pay.
+pub const SIGNAL_BYTES_PER_TOKEN: usize = 4 * 1024;
 
 impl Default for Limits {
     fn default() -> Self {

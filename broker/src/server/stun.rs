@@ -98,13 +98,14 @@ mod tests {
 
     #[test]
     fn answers_are_limited_altogether() {
-        let (now, mut desk) = (Instant::now(), desk());
+        let limits = Limits { stun: Rate::per_second(1000, 500), ..Limits::default() };
+        let (now, mut desk) = (Instant::now(), Desk::new(&limits, Arc::default()));
         let request = binding_request(&[7; 12]);
         let forged = (0..60_000u32).filter(|n| {
             let source = SocketAddr::from((std::net::Ipv4Addr::from(n * 256), 4000));
             desk.respond(&request, source, now).is_some()
         });
-        assert_eq!(forged.count(), Limits::default().stun.burst as usize);
+        assert_eq!(forged.count(), 1000);
     }
 
     #[test]

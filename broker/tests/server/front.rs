@@ -175,3 +175,45 @@ fn a_device_may_speak_in_the_same_packet_as_its_handshake() {
         assert_eq!(broker.counters().await.opened, 1);
     });
 }
+
+#[test]
+fn a_page_of_others_gets_no_websocket() {
+    run(async {
+        let broker = Broker::start().await;
+        let address = broker.server.address();
+        let open = |origin: &str| {
+            format!(
+                "GET {CONNECT_PATH} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+                 Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\nOrigin: {origin}\r\n\r\n"
+            )
+        };
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(open(&format!("http://{address}")).as_bytes()).await.unwrap();
+        let mut answer = [0; 12];
+        within(stream.read_exact(&mut answer)).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 101");
+        for origin in ["https://evil.example", "null"] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(open(origin).as_bytes()).await.unwrap();
+            within(stream.read_exact(&mut answer)).await.unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 403", "{origin}");
+        }
+        assert_eq!(broker.counters().await.refused_origin, 2);
+    });
+}
+
+#[test]
+fn requests_over_one_connection_are_limited() {
+    run(async {
+        let broker = Broker::with(|options| {
+            options.limits.requests = farm_broker::core::bucket::Rate::per_minute(3, 1);
+        })
+        .await;
+        let one = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+        let answers = raw(broker.server.address(), &one.repeat(10)).await;
+        let count = |status: &str| answers.matches(&format!("HTTP/1.1 {status}")).count();
+        assert_eq!((count("200"), count("429")), (3, 1), "{answers}");
+        assert_eq!(broker.counters().await.limit_requests, 1);
+    });
+}

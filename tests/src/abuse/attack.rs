@@ -20,6 +20,7 @@ use farm_protocol::id::FarmId;
 use serde::{Deserialize, Serialize};
 use smol::{LocalExecutor, Timer};
 
+use super::plan::ATTACKS;
 use crate::device::{Target, loopback};
 use crate::sim::rng::Rng;
 
@@ -127,7 +128,11 @@ impl Field {
     /// One and the same address for every second attacker, one of so many for
     /// the others: limits per address are met, and those for all as well.
     fn crowded(&self, of: u32) -> Ipv4Addr {
-        if self.number() % 2 == 0 { loopback(HOSTILE_NET, 60_000) } else { self.address(of) }
+        let number = self.number();
+        // Another one for each attack: what one has used up the next must not meet.
+        let attack = ATTACKS.iter().position(|attack| attack.name == self.orders.attack);
+        let one = 60_000 + attack.unwrap_or_default() as u32;
+        loopback(HOSTILE_NET, if number.is_multiple_of(2) { one } else { number / 2 % of })
     }
 
     /// One of so many addresses.

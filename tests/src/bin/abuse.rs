@@ -13,13 +13,14 @@ other, each from one core, with honest devices and a running tunnel beside it.
 Prints what was sent, what the broker counted and what the honest ones noticed.
 The programs must lie beside this one (or in $FARM_BIN_DIR).
 
-Usage: abuse [--quick] [--each SECONDS] [--only NAME] [--seed N]
+Usage: abuse [--quick] [--each SECONDS] [--only NAME] [--seed N] | --list
 
   --quick         a second of each, and latencies are shown but not judged:
                   for machines that are busy with other things
   --each SECONDS  how long each attack lasts (default 4)
   --only NAME     only the attacks whose name contains NAME, e.g. tls or flood
   --seed N        for what is random (default 1)
+  --list          the attacks' names, a line each
   --help          this text
 
 The exit status is 1 if the broker did not stand one of them.
@@ -27,6 +28,7 @@ The exit status is 1 if the broker did not stand one of them.
 
 enum Task {
     Help,
+    List,
     Siege(Options),
     Attack(Orders),
 }
@@ -35,6 +37,10 @@ fn main() -> ExitCode {
     match parse(lexopt::Parser::from_env()) {
         Ok(Task::Help) => {
             print!("{HELP}");
+            ExitCode::SUCCESS
+        }
+        Ok(Task::List) => {
+            abuse::names().for_each(|name| println!("{name}"));
             ExitCode::SUCCESS
         }
         Ok(Task::Siege(options)) => abuse::run(&options),
@@ -81,6 +87,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Task, lexopt::Error> {
             Arg::Long("farm") => farm = Some(parser.value()?.parse()?),
             Arg::Long("certificate") => certificate = Some(parser.value()?.into()),
             Arg::Long("token") => token = Some(parser.value()?.string()?),
+            Arg::Long("list") => return Ok(Task::List),
             Arg::Long("help") | Arg::Short('h') => return Ok(Task::Help),
             other => return Err(other.unexpected()),
         }

@@ -185,6 +185,7 @@ fn decode(bytes: &[u8]) -> Result<FromBroker, DeviceError> {
     codec::decode(bytes).map_err(|error| DeviceError::Codec(error.to_string()))
 }
 
+/// What a message means that is not expected where it comes.
 fn unexpected(message: FromBroker) -> DeviceError {
     match message {
         FromBroker::Refused(refused) => DeviceError::Refused(refused.reason),

@@ -17,7 +17,7 @@ mod watch;
 
 pub use agent::{Agent, AgentConfig, AgentControl, Service};
 pub use broker::{Broker, app_files};
-pub use daemon::Daemon;
+pub use daemon::{Daemon, Limits};
 pub use phone::{Forward, Phone};
 pub use place::{Place, cannot_reboot};
 pub use watch::{Seen, Watch};

@@ -3,7 +3,8 @@ use std::time::Duration;
 use farm_protocol::broker::{FromBroker, ToBroker};
 use farm_protocol::epoch::Epoch;
 
-use super::world::{Device, World, access, watch};
+use super::world::{Device, UNIX, World, access, watch};
+use crate::core::Event;
 use crate::core::connection_state::FORGET_DEVICE_AFTER;
 use crate::core::limits::{AUTHENTICATE_WITHIN, HEARTBEAT, STALE_AFTER};
 
@@ -86,4 +87,37 @@ fn an_epoch_is_forgiven_with_the_record() {
     // Restored from a backup: an older epoch than the one last seen.
     let restored = world.enter(&Device::farm(1));
     assert!(!world.is_closed(restored));
+}
+
+#[test]
+fn a_clock_that_jumps_touches_nothing_but_tokens() {
+    let mut world = World::new();
+    let (farm, phone) = (Device::farm(1), Device::phone(1));
+    let at_farm = world.enter(&farm);
+    world.say(at_farm, access(&[&phone], &[]));
+    let at_phone = world.enter(&phone);
+    world.say(at_phone, watch(&[&farm]));
+    let token = world.issue_token([5; 20], None, 3600);
+    world.take(at_phone);
+    let year = 365 * 24 * 3600;
+    for unix in [0, UNIX + 30 * year, 1, u64::MAX, UNIX - 30 * year] {
+        world.now.unix = unix;
+        world.handle(Event::Timeout);
+        for (connection, device) in [(at_farm, &farm), (at_phone, &phone)] {
+            world.say(connection, device.heartbeat(1));
+            let sent = world.take(connection);
+            assert!(matches!(sent[..], [FromBroker::HeartbeatAnswer(_)]), "{unix}: {sent:?}");
+        }
+        world.check_invariants();
+    }
+    // Only this looks at the clock, and only as long as it is wrong.
+    let newcomer = Device::farm(2);
+    for (unix, good) in [(UNIX + 30 * year, false), (UNIX, true)] {
+        world.now.unix = unix;
+        let connection = world.open();
+        let mut claim = newcomer.authenticate(&world.nonce(connection));
+        claim.enrollment_token = Some(token.clone());
+        world.say(connection, ToBroker::Authenticate(Box::new(claim)));
+        assert_eq!(world.is_closed(connection), !good, "{unix}");
+    }
 }

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use farm_protocol::broker::{
-    Access, Address, FromBroker, MAX_FORMER, MAX_INVITATIONS, MAX_PHONES, MAX_WATCHED, RefusedReason,
+    Access, Address, FromBroker, MAX_FORMER, MAX_INVITATIONS, MAX_PHONES, MAX_WATCHED, RefusedReason, Signal,
     ToBroker, UndeliveredReason as Reason, Watch,
 };
 use farm_protocol::id::{FarmId, PhoneId};
@@ -90,6 +90,20 @@ fn a_long_list_costs_more_than_one_message() {
     world.say(connection, ToBroker::Watch(Watch { farms: farm_ids(50) }));
     assert_eq!(world.refusal(connection), Some(RefusedReason::Limit));
     world.check_invariants();
+}
+
+#[test]
+fn a_long_signal_costs_more_than_one_message() {
+    let mut world = World::with(|settings| settings.limits.phone_messages = Rate::per_second(10, 5));
+    let connection = world.enter(&Device::phone(1));
+    let peer = Address::Farm(farm_ids(1)[0]);
+    let signal = |bytes| ToBroker::Signal(Signal { peer, payload: vec![0; bytes] });
+    // 5 and 4 times the price of a short one.
+    world.say(connection, signal(20_000));
+    world.say(connection, signal(15_000));
+    assert!(!world.is_closed(connection));
+    world.say(connection, signal(4096));
+    assert_eq!(world.refusal(connection), Some(RefusedReason::Limit));
 }
 
 #[test]

@@ -41,7 +41,10 @@ pub(super) async fn heartbeats(field: &Rc<Field>) {
 pub(super) async fn signals(field: &Rc<Field>) {
     phones(field, PHONES, async |field, _, link| {
         let peer = Address::Farm(field.orders.farm);
-        let message = ToBroker::Signal(Signal { peer, payload: vec![0; 20_000] });
+        // Mostly short, which cost least: the limit of signals is met before
+        // that of messages.
+        let length = if field.below(8) == 0 { 20_000 } else { 100 };
+        let message = ToBroker::Signal(Signal { peer, payload: vec![0; length] });
         send(field, link, encoded(&message)).await
     })
     .await;

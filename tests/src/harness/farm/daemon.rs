@@ -2,14 +2,53 @@
 //! arguments and state, as a power cut or a restart does it.
 
 use std::ffi::OsString;
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use super::{PATIENCE, Place};
 use crate::harness::{HarnessError, Line, Process};
 
+/// What the operating system lets a program have (setrlimit(2)); nothing is
+/// limited by default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Limits {
+    /// Open files.
+    pub files: Option<u64>,
+    /// The size of a file, in blocks of 512 bytes; writing more fails.
+    pub file_blocks: Option<u64>,
+}
+
+impl Limits {
+    /// The same command under these limits: a shell sets them and becomes the
+    /// program, whose process id stays.
+    fn around(self, command: Command) -> Command {
+        let mut script = String::new();
+        if let Some(files) = self.files {
+            script.push_str(&format!("ulimit -n {files} && "));
+        }
+        if let Some(blocks) = self.file_blocks {
+            // Without the trap a write beyond the limit ends the program.
+            script.push_str(&format!("trap '' XFSZ && ulimit -f {blocks} && "));
+        }
+        if script.is_empty() {
+            return command;
+        }
+        script.push_str("exec \"$0\" \"$@\"");
+        let mut limited = Command::new("sh");
+        limited.arg("-c").arg(script).arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => limited.env(name, value),
+                None => limited.env_remove(name),
+            };
+        }
+        limited
+    }
+}
+
 /// One program and, while it runs, its process.
 pub struct Daemon {
+    limits: Limits,
     place: Place,
     program: &'static str,
     arguments: Vec<OsString>,
@@ -27,7 +66,12 @@ impl Daemon {
         arguments: Vec<OsString>,
         ready: fn(&Line) -> bool,
     ) -> Self {
-        Self { place, program, arguments, ready, process: None }
+        Self { limits: Limits::default(), place, program, arguments, ready, process: None }
+    }
+
+    /// What it may have from its next start on.
+    pub fn limit(&mut self, limits: Limits) {
+        self.limits = limits;
     }
 
     /// Where it runs from its next start on.
@@ -45,7 +89,8 @@ impl Daemon {
         }
         let start = Instant::now();
         let mut command = self.place.command(self.program)?;
-        let process = Process::spawn(self.program, command.args(&self.arguments))?;
+        command.args(&self.arguments);
+        let process = Process::spawn(self.program, &mut self.limits.around(command))?;
         let ready = self.ready;
         // Kept from here on: one that is not ready in time is still ours to end.
         let process = self.process.insert(process);
