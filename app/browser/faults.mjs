@@ -95,9 +95,10 @@ class Stage {
 
   /**
    * One row: `fault` happens, `shown` is waited for (a mood, or nothing), then
-   * `repair`. `page` says whether the page's requests must all be answered.
+   * `repair`. `requests` says whether the page's requests must all be answered, and
+   * `silent` for how many milliseconds none may be.
    */
-  async row(name, { fault, mood = null, repair = null, stay = 0, requests = true, file }) {
+  async row(name, { fault, mood = null, repair = null, stay = 0, requests = true, silent = null, file }) {
     const { page, frame } = this;
     const at = Date.now();
     await fault();
@@ -141,6 +142,7 @@ class Stage {
       failed,
     });
     if (mood && first !== null) must(first - at <= SHOWN_WITHIN, `shown only after ${first - at} ms`);
+    if (silent !== null) must(gap <= silent, `the page was silent for ${gap} ms`);
     if (requests) must(failed === 0, `${failed} requests of the page failed`);
     return `shown ${this.rows.at(-1).shown}, healed ${this.rows.at(-1).healed}, silent for ${gap} ms${
       said ? `: ${this.rows.at(-1).said}` : ''
@@ -179,6 +181,17 @@ export async function faults() {
       file: 'public-address',
       fault: () => stage.net.farmAppearsAs(9),
       repair: () => undefined,
+    });
+    await row('both, half a second apart', {
+      file: 'twice',
+      // The second before the farm has learned what its first new address looks like from outside.
+      fault: async () => {
+        stage.net.readdress('farm', 3, 2);
+        await stage.page.waitForTimeout(500);
+        stage.net.farmAppearsAs(1);
+      },
+      repair: () => undefined,
+      silent: 5_000,
     });
     await row('farm’s router forgets its mappings', {
       file: 'mappings',

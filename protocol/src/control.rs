@@ -40,6 +40,11 @@ pub struct Hello {
     pub streams: Vec<StreamState>,
     /// From the phone: whether somebody is looking.
     pub watched: bool,
+    /// Bytes of data that the sender's socket holds while its program does not
+    /// run: what comes at once beyond is lost. A browser's holds little, and
+    /// can't be made to hold more. Absent: enough for anything we send.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u32>,
 }
 
 /// See [`Control::Farm`].

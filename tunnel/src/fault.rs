@@ -200,6 +200,10 @@ impl Carrier for Faulty {
         self.carrier.set_watched(watched);
     }
 
+    fn receiver_holds(&self, bytes: u32) {
+        self.carrier.receiver_holds(bytes);
+    }
+
     async fn close(&self) {
         // The close itself would be lost.
         self.faults.over(|until| until.sent).await;
@@ -229,6 +233,7 @@ mod tests {
             None
         }
         fn set_watched(&self, _: bool) {}
+        fn receiver_holds(&self, _: u32) {}
         async fn close(&self) {}
     }
 

@@ -201,6 +201,12 @@ impl Peer {
         self.lane(channel).try_send(message).await
     }
 
+    /// The peer's socket holds this many bytes while its program does not run: data that comes at
+    /// once beyond that would be lost.
+    pub fn receiver_holds(&self, bytes: u32) {
+        self.lane(Channel::Data).receiver_holds(bytes);
+    }
+
     /// The channel's next message; `None` once the connection is lost or closed and everything
     /// that had arrived was read. One reader per channel, and always one: see the module.
     pub async fn recv(&self, channel: Channel) -> Option<Bytes> {
@@ -369,6 +375,10 @@ impl Carrier for Peer {
 
     fn set_watched(&self, watched: bool) {
         Self::set_watched(self, watched);
+    }
+
+    fn receiver_holds(&self, bytes: u32) {
+        Self::receiver_holds(self, bytes);
     }
 
     async fn close(&self) {

@@ -11,6 +11,7 @@ use farm_protocol::keys::Nonce;
 use farm_protocol::signal::{Content, OfferRefused};
 use farm_tunnel::address_watch::carrier_addresses;
 use farm_tunnel::carrier::{self, Carrier, CarrierId, Note};
+use farm_tunnel::link;
 use farm_tunnel::mux;
 use farm_tunnel::peer::{KnownLoss, Peer, PeerConfig, PeerError, PeerEvent};
 use farm_tunnel::session::farm::{Action, Event};
@@ -228,7 +229,12 @@ impl Farm {
                 self.act(None);
             }
             Note::Goodbye(_) => self.lose(id, "the phone left it"),
-            Note::Lost(why) => self.lose(id, &why),
+            Note::Lost(why) => {
+                // The probe may have no former address to tell the new one from (two changes
+                // within a second): the link to the broker must show that it lives, too.
+                self.broker.event(link::Event::AddressChanged);
+                self.lose(id, &why);
+            }
             // Only farms say this.
             Note::Farm(_) => {}
         }

@@ -7,13 +7,10 @@ import { bool, extensible, list, oneOf, type Read, reason, safe, text, u32 } fro
 import { services } from './service';
 
 /** First on a new carrier, from both ends. */
-export const hello = extensible({
-  session: sessionId,
-  epoch,
-  boot: bootId,
-  streams: list(streamState),
-  watched: bool,
-});
+export const hello = extensible(
+  { session: sessionId, epoch, boot: bootId, streams: list(streamState), watched: bool },
+  { burst: u32 },
+);
 export type Hello = Read<typeof hello>;
 
 const pairedPhone = extensible({ id: phoneId, name: text(0, 64) });

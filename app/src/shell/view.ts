@@ -8,7 +8,7 @@ import { report } from './log';
 import { socket } from './page-socket';
 
 /** What may be shown while a page is opened. */
-export type ViewState = 'waiting' | 'opening' | 'shown' | 'failed' | 'nowhere';
+export type ViewState = 'waiting' | 'opening' | 'loading' | 'shown' | 'failed' | 'nowhere';
 
 /** How long the bridge has to report. */
 const READY_WITHIN_MS = 15_000;
@@ -121,15 +121,18 @@ export class View {
     clearTimeout(this.timer);
     if (this.frame) {
       this.frame.contentWindow?.postMessage({ farmView: 'go' }, this.origin);
+      this.tell('shown');
     } else {
       this.frame = document.createElement('iframe');
       this.frame.title = this.service;
       this.frame.setAttribute('sandbox', SANDBOX);
       this.frame.allow = 'fullscreen; clipboard-write';
       this.frame.src = `${this.origin}/`;
+      // Each page of it, with all that it needs.
+      this.frame.addEventListener('load', () => this.tell('shown'));
       this.place.append(this.frame);
+      this.tell('loading');
     }
-    this.tell('shown');
   }
 
   private serve(port: MessagePort): void {

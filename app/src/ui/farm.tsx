@@ -64,7 +64,7 @@ function Services({ t, farm }: { t: Strings; farm: FarmView }) {
               <div class="card service">
                 <strong>{name}</strong>
                 <span class="quiet">
-                  {t.port} {farm.record.name} {name}
+                  {t.port} {argument(farm.record.name)} {name}
                 </span>
               </div>
             )}
@@ -73,6 +73,11 @@ function Services({ t, farm }: { t: Strings; farm: FarmView }) {
       </ul>
     </section>
   );
+}
+
+/** As a shell takes it. */
+function argument(name: string): string {
+  return /^[\w.-]+$/.test(name) ? name : `'${name.replaceAll("'", "'\\''")}'`;
 }
 
 function Measured({ t, farm }: { t: Strings; farm: FarmView }) {

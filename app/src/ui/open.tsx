@@ -52,6 +52,9 @@ export function Open({ farm, service }: { farm: FarmView; service: string }) {
         </main>
       )}
       {wanted && state === 'opening' && <p class="quiet pad">{t.opening}</p>}
+      {wanted && (state === 'opening' || state === 'loading') && (
+        <progress class="line" aria-label={t.opening} />
+      )}
       {(state === 'failed' || state === 'nowhere') && (
         <main>
           <p class="notice warning" role="alert">

@@ -360,11 +360,10 @@ fn absence() -> impl Strategy<Value = Absence> {
 
 pub(crate) fn control() -> BoxedStrategy<Control> {
     prop_oneof![
-        (session(), epoch(), boot(), vec(stream_state(), 0..10), any::<bool>()).prop_map(
-            |(session, epoch, boot, streams, watched)| {
-                Control::Hello(Hello { session, epoch, boot, streams, watched })
-            }
-        ),
+        (session(), epoch(), boot(), vec(stream_state(), 0..10), any::<bool>(), any::<Option<u32>>())
+            .prop_map(|(session, epoch, boot, streams, watched, burst)| {
+                Control::Hello(Hello { session, epoch, boot, streams, watched, burst })
+            }),
         (
             text(64),
             vec(offered(), 0..8),

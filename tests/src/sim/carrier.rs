@@ -95,6 +95,7 @@ impl CarrierEnd {
             boot: self.boot,
             streams,
             watched: self.watched,
+            burst: None,
         };
         self.stage = Stage::Open(Box::new(Open {
             supervision: Supervision::new(self.watched, ctx.now),

@@ -159,7 +159,8 @@ mod tests {
     fn a_hello_is_answered_once() {
         let session = SessionId { phone: PhoneId::from_bytes([1; 20]), slot: Slot::default() };
         let boot = BootId::from_bytes([2; 16]);
-        let hello = Hello { session, epoch: Epoch::of_start(1), boot, streams: Vec::new(), watched: true };
+        let (epoch, streams) = (Epoch::of_start(1), Vec::new());
+        let hello = Hello { session, epoch, boot, streams, watched: true, burst: None };
         let mut greeting = Greeting::default();
         let said = Control::Hello(hello.clone());
         assert_eq!(greeting.take(said.clone()), (true, Some(Note::Hello(hello))));

@@ -193,6 +193,7 @@ impl Worker {
             boot: self.boot,
             streams,
             watched: self.watched,
+            burst: None,
         };
         let hello = Control::Hello(hello);
         if let Err(error) = self.say(&hello).await {
@@ -229,6 +230,9 @@ impl Worker {
             };
             if again && let Err(error) = self.say(ours).await {
                 return End::Lost(error.to_string());
+            }
+            if let Some(Note::Hello(Hello { burst: Some(burst), .. })) = &note {
+                self.peer.receiver_holds(*burst);
             }
             if let Some(note) = note {
                 self.note(note).await;

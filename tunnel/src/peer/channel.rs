@@ -95,6 +95,10 @@ pub trait Carrier: Send + Sync + 'static {
     /// Whether somebody is looking. While nobody is, it may sleep for seconds between packets.
     fn set_watched(&self, watched: bool);
 
+    /// The peer's socket holds this many bytes while its program does not run: data that comes at
+    /// once beyond that would be lost.
+    fn receiver_holds(&self, bytes: u32);
+
     /// Closes the carrier and tells the peer. Closing again does nothing.
     async fn close(&self);
 }

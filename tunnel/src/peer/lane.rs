@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Instant,
 };
@@ -36,6 +36,8 @@ pub(super) struct Lane {
     status: Arc<Status>,
     /// Senders take turns, in order; the one whose turn it is may be waiting for room.
     sender: Mutex<Room>,
+    /// What the peer's socket holds; 0 while it has not said.
+    receiver_holds: AtomicU32,
     /// The engine's stream of events does not end with the channel: this does.
     ended: AtomicBool,
 }
@@ -82,13 +84,22 @@ impl Lane {
         };
         let index = usize::from(kind.id());
         let sender = Mutex::new(room);
-        Self { index, channel, runtime, status, sender, ended: AtomicBool::new(false) }
+        let (receiver_holds, ended) = (AtomicU32::new(0), AtomicBool::new(false));
+        Self { index, channel, runtime, status, sender, receiver_holds, ended }
+    }
+
+    /// The peer's socket holds this many bytes; counts from the next message on.
+    pub(super) fn receiver_holds(&self, bytes: u32) {
+        self.receiver_holds.store(bytes, Ordering::Relaxed);
     }
 
     /// Sends, after waiting for its turn and for room.
     pub(super) async fn send(&self, message: Bytes) -> Result<(), PeerError> {
         let message = self.sendable(message)?;
         let mut room = self.sender.lock().await;
+        if let Room::Measured(window) = &mut *room {
+            window.receiver_holds(self.receiver_holds.load(Ordering::Relaxed) as usize);
+        }
         loop {
             // Before looking, so that a turn in between is not missed.
             let turn = self.runtime.turn();

@@ -185,3 +185,29 @@ fn a_clock_that_stands_still_does_no_harm() {
     }
     assert!(window.limit <= MOST);
 }
+
+#[test]
+fn what_comes_at_once_fits_a_receiver_that_said_what_it_holds() {
+    const HOLDS: usize = 48 << 10;
+    // Paths without a queue of their own to speak of, up to LTE's round trip.
+    for (mbit, round_trip) in [(2_000.0, 0.3), (400.0, 2.0), (400.0, 5.0), (400.0, 20.0), (50.0, 80.0)] {
+        let mut path = Path::new(mbit, Duration::from_secs_f64(round_trip / 1e3));
+        let mut window = Window::new(MOST);
+        window.receiver_holds(HOLDS);
+        let rate = path.bulk(&mut window, Duration::from_secs(5)) * path.rate;
+        // At once, or within the time in which the receiver may not run.
+        let most = HOLDS.max((HOLDS as f64 / HOLDS_FOR.as_secs_f64() * round_trip / 1e3) as usize);
+        assert!(window.limit <= most, "{mbit} Mbit/s, {round_trip} ms: {} of {most}", window.limit);
+        let steady = HOLDS as f64 / HOLDS_FOR.as_secs_f64();
+        assert!(rate > 0.8 * path.rate.min(steady), "{mbit} Mbit/s, {round_trip} ms: {rate} bytes/s");
+    }
+}
+
+#[test]
+fn a_receiver_that_holds_nothing_or_everything_gets_a_window_within_bounds() {
+    for (said, limit) in [(1, LEAST), (usize::MAX, INITIAL), (0, INITIAL)] {
+        let mut window = Window::new(MOST);
+        window.receiver_holds(said);
+        assert_eq!(window.limit, limit, "said {said}");
+    }
+}

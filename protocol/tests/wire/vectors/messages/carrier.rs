@@ -24,6 +24,7 @@ pub(super) fn control(out: &mut Vec<Case>) {
             boot: farm_boot(),
             streams: Vec::new(),
             watched: false,
+            burst: None,
         }),
         json!({"hello": {
             "session": {"phone": h(phone_id().as_bytes()), "slot": 0},
@@ -43,6 +44,7 @@ pub(super) fn control(out: &mut Vec<Case>) {
             boot: phone_boot(),
             streams: vec![state(1, 0, 262_144), state(u32::MAX, MAX_OFFSET - 1, MAX_OFFSET)],
             watched: true,
+            burst: None,
         }),
         json!({"hello": {
             "session": {"phone": h(phone_id().as_bytes()), "slot": 7},
@@ -53,6 +55,26 @@ pub(super) fn control(out: &mut Vec<Case>) {
                 {"s": 4_294_967_295u32, "r": MOST - 1, "c": MOST},
             ],
             "watched": true,
+        }}),
+    );
+    add(
+        out,
+        "hello, with a burst",
+        Control::Hello(Hello {
+            session: session(1),
+            epoch: epoch(),
+            boot: phone_boot(),
+            streams: Vec::new(),
+            watched: true,
+            burst: Some(49_152),
+        }),
+        json!({"hello": {
+            "session": {"phone": h(phone_id().as_bytes()), "slot": 1},
+            "epoch": EPOCH,
+            "boot": h(count::<16>(0xb0)),
+            "streams": [],
+            "watched": true,
+            "burst": 49_152,
         }}),
     );
     add(
