@@ -473,7 +473,7 @@ try {
 
   await check('nothing was logged as an error', async () => {
     const expected =
-      /ERR_CONNECTION_REFUSED|WebSocket connection|status of (404|405|502)|Synchronous XMLHttpRequest|Unsafe attempt/;
+      /ERR_CONNECTION_REFUSED|WebSocket connection|status of (404|405|502|511)|Synchronous XMLHttpRequest|Unsafe attempt/;
     same(
       page.problems.filter(text => !expected.test(text)),
       [],

@@ -134,7 +134,12 @@ impl RateLimit {
 
     /// The earliest moment, not before `now`, at which one more is allowed.
     pub fn ready_at(&self, now: Instant) -> Instant {
-        let slack = self.every * (self.burst - 1);
+        self.ready_keeping(0, now)
+    }
+
+    /// The same, with `kept` of the burst (less than all of it) left for what matters more.
+    pub fn ready_keeping(&self, kept: u32, now: Instant) -> Instant {
+        let slack = self.every * (self.burst - 1).saturating_sub(kept);
         match self.whole_at {
             Some(whole) if whole > now + slack => whole - slack,
             _ => now,

@@ -64,6 +64,10 @@ pub const CONNECT_BURST: u32 = 10;
 /// See [`CONNECT_BURST`]. Short enough that the limit never costs the 10 s.
 pub const CONNECT_EVERY: Duration = Duration::from_secs(2);
 
+/// Of [`CONNECT_BURST`], what attempts without a network leave: they can't reach anybody, and must
+/// not be why the first one on a network that is back has to wait. It may flap a few times.
+pub const CONNECT_KEPT: u32 = 4;
+
 /// No minute sees more attempts, whatever happens.
 pub const MAX_CONNECTS_PER_MINUTE: u32 = CONNECT_BURST + 30;
 
@@ -403,7 +407,7 @@ impl Link {
 
     fn earliest_connect(&self, now: Instant) -> Instant {
         let debounced = self.last_connect.map_or(now, |began| (began + CONNECT_DEBOUNCE).max(now));
-        self.rate.ready_at(debounced)
+        self.rate.ready_keeping(if self.network_up { 0 } else { CONNECT_KEPT }, debounced)
     }
 
     fn change(&mut self, state: State, now: Instant) {

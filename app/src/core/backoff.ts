@@ -90,7 +90,12 @@ export class RateLimit {
 
   /** The earliest moment, not before `now`, at which one more is allowed. */
   readyAt(now: Instant): Instant {
-    const slack = this.every * (this.burst - 1);
+    return this.readyKeeping(0, now);
+  }
+
+  /** The same, with `kept` of the burst left for what matters more. */
+  readyKeeping(kept: number, now: Instant): Instant {
+    const slack = this.every * Math.max(0, this.burst - 1 - kept);
     return this.wholeAt !== null && this.wholeAt > now + slack ? this.wholeAt - slack : now;
   }
 

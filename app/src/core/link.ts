@@ -23,6 +23,8 @@ export const ON_NEW_PATH = ms(50);
 /** Attempts that may follow each other in a burst, then one every {@link CONNECT_EVERY}. */
 export const CONNECT_BURST = 10;
 export const CONNECT_EVERY = seconds(2);
+/** Of the burst, what attempts without a network leave for when it is back. */
+export const CONNECT_KEPT = 4;
 /** Time between attempts while the broker refuses us until somebody does something about it. */
 export const REFUSED_RETRY = seconds(60);
 export const REFUSED_SPREAD = seconds(6);
@@ -411,7 +413,7 @@ export class Link {
 
   private earliestConnect(now: Instant): Instant {
     const debounced = this.lastConnect === null ? now : Math.max(this.lastConnect + CONNECT_DEBOUNCE, now);
-    return this.rate.readyAt(debounced);
+    return this.rate.readyKeeping(this.networkUp ? 0 : CONNECT_KEPT, debounced);
   }
 
   private change(state: State, now: Instant): void {

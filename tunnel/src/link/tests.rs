@@ -258,6 +258,33 @@ fn when_the_network_is_back_nothing_sleeps_on() {
 }
 
 #[test]
+fn attempts_without_a_network_leave_some_for_when_it_is_back() {
+    let mut bench = Bench::new();
+    // Four outages in a row, each long enough for all attempts that are to be had.
+    for outage in 0..4 {
+        bench.event(Event::NetworkChanged(NetworkChange::Down));
+        let end = bench.now + ms(4_000);
+        loop {
+            if bench.link.socket.is_some() {
+                bench.socket(SocketEvent::Failed("network is unreachable".to_owned()));
+            }
+            match bench.link.poll_timeout() {
+                Some((at, _)) if at < end => drop(bench.timeout(LONGEST_WAIT)),
+                _ => break,
+            }
+        }
+        bench.now = end;
+        let mut actions = bench.event(Event::NetworkChanged(NetworkChange::Up));
+        if actions.is_empty() {
+            let (_, waited, due) = bench.timeout(CONNECT_DEBOUNCE);
+            assert!(waited <= CONNECT_DEBOUNCE, "outage {outage}: {waited:?}");
+            actions = due;
+        }
+        assert!(matches!(actions[..], [Action::Connect(_)]), "outage {outage}: {actions:?}");
+    }
+}
+
+#[test]
 fn an_attempt_on_the_old_network_is_begun_anew() {
     let mut bench = Bench::new();
     bench.now += ms(3_000);
