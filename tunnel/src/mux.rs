@@ -129,6 +129,11 @@ impl Mux {
         }
     }
 
+    /// Frames have at most this payload from now on, within the bounds of [`Config`].
+    pub fn set_max_payload(&mut self, max_payload: usize) {
+        self.config = Config { max_payload, ..self.config }.within_bounds();
+    }
+
     /// Opens a stream to a service; the carrier may be away. Bytes can be
     /// written at once, without waiting for [`Event::Established`].
     ///

@@ -129,6 +129,11 @@ impl Streams {
         hello
     }
 
+    /// The other end's socket holds this many bytes while its program does not run.
+    pub(crate) fn receiver_holds(&self, bytes: u32) {
+        self.lock().streams.receiver_holds(bytes);
+    }
+
     /// The other end's hello: sending begins.
     pub(crate) fn resume(&self, epoch: Epoch, peer: &[StreamState]) -> Result<(), Violation> {
         let mut state = self.lock();

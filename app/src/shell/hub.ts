@@ -89,6 +89,8 @@ export class Hub {
       iceServers: () => iceServers(this.address.host, this.welcome),
       changed: () => this.listener.changed(),
       farm: info => this.listener.farm(farm.id, info),
+      // The link must show that it lives, too: an offer into a dead one waits for seconds.
+      carrierLost: () => this.socket.event({ kind: 'address_changed' }),
       takeAnotherSlot: () => void this.move(tunnel),
     });
     this.tunnels.push(tunnel);

@@ -30,6 +30,8 @@ export interface Surroundings {
   changed(): void;
   /** The farm told its name and services. */
   farm(info: FarmInfo): void;
+  /** A carrier was lost: perhaps our own path, or our address is another one by now. */
+  carrierLost(): void;
   /** Our place was taken: answered by {@link Tunnel.moveTo} or the event `no_slot`. */
   takeAnotherSlot(): void;
 }
@@ -248,6 +250,7 @@ export class Tunnel {
     this.carriers.delete(epoch);
     slot?.carrier.close('superseded');
     report('session', `carrier lost: ${why}`);
+    this.around.carrierLost();
     this.event({ kind: 'lost', epoch });
   }
 

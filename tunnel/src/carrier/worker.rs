@@ -233,6 +233,7 @@ impl Worker {
             }
             if let Some(Note::Hello(Hello { burst: Some(burst), .. })) = &note {
                 self.peer.receiver_holds(*burst);
+                self.streams.receiver_holds(*burst);
             }
             if let Some(note) = note {
                 self.note(note).await;

@@ -25,6 +25,10 @@ pub enum Outgoing {
     Superseded,
 }
 
+/// Full frames that fit what a receiver said that its socket holds: one is on its way while the
+/// other is read. More and smaller ones would be handed to the kernel packet by packet.
+const FRAMES_HELD: usize = 2;
+
 /// The multiplexer of a session, and the carrier whose frames count.
 #[derive(Debug)]
 pub struct SessionStreams {
@@ -38,6 +42,12 @@ impl SessionStreams {
     pub fn new(role: Role) -> Self {
         let config = mux::Config { max_payload: FRAME_PAYLOAD, ..mux::Config::default() };
         Self { mux: Mux::new(role, config), current: None, ended: false }
+    }
+
+    /// The other end's socket holds this many bytes while its program does not run.
+    pub fn receiver_holds(&mut self, bytes: u32) {
+        let most = (bytes as usize / FRAMES_HELD).saturating_sub(mux::FRAME_CHARGE);
+        self.mux.set_max_payload(most.min(FRAME_PAYLOAD));
     }
 
     /// The streams themselves.
@@ -131,6 +141,30 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+
+    #[test]
+    fn two_full_frames_fit_what_the_receiver_holds() {
+        let now = Instant::now();
+        for (said, payload) in
+            [(48 << 10, 24 * 1024 - 64), (u32::MAX, mux::MIN_WINDOW as usize), (0, mux::MIN_PAYLOAD)]
+        {
+            let (mut phone, epoch) = (SessionStreams::new(Role::Phone), Epoch::of_start(1));
+            phone.greet(epoch);
+            phone.receiver_holds(said);
+            phone.resume(epoch, &[], now).unwrap();
+            let id = phone.open("bulk").unwrap();
+            phone.mux_mut().write(id, &mut Bytes::from(vec![7; 100_000])).unwrap();
+            let mut frames = std::iter::from_fn(|| match phone.next_frame(epoch, now) {
+                Outgoing::Frame(frame) => Some(frame),
+                _ => None,
+            });
+            let first = frames.find_map(|frame| match frame {
+                Frame::Data { bytes, .. } => Some(bytes.len()),
+                _ => None,
+            });
+            assert_eq!(first, Some(payload), "said {said}");
+        }
+    }
 
     #[test]
     fn only_the_newest_carrier_counts_and_its_loss_brings_none_back() {
