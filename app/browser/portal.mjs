@@ -9,7 +9,7 @@ import { phone } from './world.mjs';
 const page = '<html><title>Hotel</title><form>Room and name</form></html>';
 
 /** What such networks answer to everything. */
-const ANSWERS = {
+export const ANSWERS = {
   'a redirect': response => response.writeHead(302, { location: 'http://127.0.0.1:9/login' }).end(),
   'a page': response => response.writeHead(200, { 'content-type': 'text/html' }).end(page),
   'its own JSON': response =>
@@ -18,7 +18,7 @@ const ANSWERS = {
 };
 
 /** Listens where the broker was, until the returned function is called. */
-async function inTheWay(port, server) {
+export async function inTheWay(port, server) {
   const sockets = new Set();
   server.on('connection', socket => {
     sockets.add(socket);

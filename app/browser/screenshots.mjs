@@ -1,7 +1,9 @@
 // Pictures of every screen in both languages, into docs/screenshots.
 
 import { mkdirSync } from 'node:fs';
+import { createServer } from 'node:http';
 import { fileURLToPath } from 'node:url';
+import { ANSWERS, inTheWay } from './portal.mjs';
 import { phone, run, until, World } from './world.mjs';
 
 const folder = fileURLToPath(new URL('../../docs/screenshots/', import.meta.url));
@@ -84,6 +86,19 @@ try {
     });
     await page.locator('fieldset').waitFor();
     await shot('8-settings');
+    // A network that wants a login: somebody else answers where the broker should.
+    await page.goto(farm);
+    await chip('fine');
+    await Promise.all([world.broker.end(), world.agent.end()]);
+    const leave = await inTheWay(
+      Number(new URL(world.url).port),
+      createServer((_, response) => ANSWERS['a page'](response)),
+    );
+    await chip('stuck');
+    await page.waitForTimeout(1_000);
+    await shot('10-login');
+    await leave();
+    await Promise.all([world.broker.start(), world.agent.start()]);
     await page.close();
   }
 } finally {
