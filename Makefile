@@ -43,7 +43,7 @@ tools: need-rust need-cc ## Install what the checks need (cargo-deny; as root al
 
 # --- run it ----------------------------------------------------------------
 
-.PHONY: build app demo lab bench card sim powercut abuse
+.PHONY: build app demo lab bench card sim powercut abuse load
 build: need-rust need-cc ## Build every program, optimised, and the phone app where Node.js is
 	$(CARGO) build --release --locked $(PROGRAMS)
 	@if command -v npm >/dev/null; then $(MAKE) -s app; else \
@@ -71,6 +71,9 @@ card: build
 
 powercut: build ## Power cuts, kills and failing disks against the store (POWERCUT='--cuts N …')
 	target/release/powercut $(POWERCUT)
+
+load: build ## Ten thousand devices at one broker, beside mosquitto and node ws (LOAD='--devices N')
+	target/release/load $(LOAD)
 
 abuse: build ## Hostile traffic against the broker, with honest devices beside it (ABUSE='--only tls …')
 	target/release/abuse $(ABUSE)

@@ -12,4 +12,5 @@ pub use broker::{Broker, Figures};
 pub use certificate::Certificate;
 pub use dial::{Secure, Target, loopback};
 pub use identity::Device;
+pub(crate) use link::unexpected;
 pub use link::{DeviceError, Link, Message};

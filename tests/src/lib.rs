@@ -11,4 +11,5 @@ pub mod greenhouse;
 pub mod harness;
 pub mod image;
 pub mod lab;
+pub mod load;
 pub mod sim;

@@ -16,6 +16,11 @@ impl Sample {
         self.push(time.as_secs_f64() * 1e3);
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

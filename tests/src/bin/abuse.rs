@@ -15,7 +15,7 @@ The programs must lie beside this one (or in $FARM_BIN_DIR).
 
 Usage: abuse [--quick] [--each SECONDS] [--only NAME] [--seed N] | --list
 
-  --quick         a second of each, and latencies are shown but not judged:
+  --quick         0.6 s of each, and latencies are shown but not judged:
                   for machines that are busy with other things
   --each SECONDS  how long each attack lasts (default 4)
   --only NAME     only the attacks whose name contains NAME, e.g. tls or flood
@@ -76,7 +76,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Task, lexopt::Error> {
     while let Some(argument) = parser.next()? {
         match argument {
             Arg::Long("quick") => {
-                options.each = Duration::from_secs(1);
+                options.each = Duration::from_millis(600);
                 options.judge_latency = false;
             }
             Arg::Long("each" | "seconds") => options.each = seconds(&mut parser)?,

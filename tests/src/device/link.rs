@@ -186,7 +186,7 @@ fn decode(bytes: &[u8]) -> Result<FromBroker, DeviceError> {
 }
 
 /// What a message means that is not expected where it comes.
-fn unexpected(message: FromBroker) -> DeviceError {
+pub(crate) fn unexpected(message: FromBroker) -> DeviceError {
     match message {
         FromBroker::Refused(refused) => DeviceError::Refused(refused.reason),
         FromBroker::RetryAfter(after) => {
