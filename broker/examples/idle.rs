@@ -19,8 +19,9 @@ use async_tungstenite::tungstenite::{ClientRequestBuilder, Message};
 use farm_broker::core::Limits;
 use farm_broker::core::bucket::Rate;
 use farm_broker::server::listen::StunListen;
+use farm_broker::server::relay::RelayOptions;
 use farm_broker::server::site::NoSite;
-use farm_broker::server::{Options, Server};
+use farm_broker::server::{Options, RelayChoice, Server};
 use farm_protocol::broker::{Authenticate, Claim, FromBroker, Role, ToBroker};
 use farm_protocol::epoch::Epoch;
 use farm_protocol::id::{BootId, Slot};
@@ -69,6 +70,7 @@ fn serve() -> Result<()> {
             origins: BTreeSet::new(),
             trusted_proxies: Vec::new(),
             limits,
+            relay: RelayChoice::Embedded(RelayOptions::default(), None),
             site: Arc::new(NoSite),
         })
         .await?;

@@ -69,6 +69,11 @@ pub struct FarmLine {
     pub since: Option<u64>,
     /// When it was enrolled, seconds since 1970.
     pub enrolled: u64,
+    /// Bytes that the broker's relay carried for it and the phones that it
+    /// pays for, both directions, since the broker started; `null` without a
+    /// relay of its own.
+    #[serde(default)]
+    pub relayed_bytes: Option<u64>,
 }
 
 #[cfg(test)]

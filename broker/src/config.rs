@@ -2,6 +2,7 @@
 //! instead.
 
 mod public_url;
+mod relay;
 mod tls;
 
 use std::net::{IpAddr, SocketAddr};
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 pub use public_url::{PublicUrl, PublicUrlError};
+pub use relay::{Choice, RelaySettings};
 pub use tls::TlsSettings;
 
 use crate::app::Views;
@@ -74,6 +76,8 @@ pub struct Settings {
     pub metrics: Option<SocketAddr>,
     /// TLS; without it a proxy in front has to do it.
     pub tls: Option<TlsSettings>,
+    /// The relay; without it, the broker's own with its defaults.
+    pub relay: Option<RelaySettings>,
     /// Changes to the limits.
     #[serde(default)]
     pub limits: LimitSettings,
@@ -147,6 +151,7 @@ impl Settings {
             views: self.views.or(other.views),
             metrics: self.metrics.or(other.metrics),
             tls: self.tls.or(other.tls),
+            relay: self.relay.or(other.relay),
             limits: LimitSettings {
                 connections: self.limits.connections.or(other.limits.connections),
                 connections_per_address: self
@@ -236,6 +241,7 @@ mod tests {
             ("stun = \"on\"", ["line 1", "neither"]),
             ("[limits]\nconections = 1", ["line 2", "conections"]),
             ("[tls]\ncertificate = \"/c.pem\"", ["line 1", "key"]),
+            ("[relay]\nports = \"1-2\"", ["line 1", "49152-65535"]),
         ] {
             let error = read(text).unwrap_err().to_string();
             assert!(expected.iter().all(|part| error.contains(part)), "{error}");

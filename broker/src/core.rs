@@ -15,6 +15,7 @@ mod ip_updates;
 pub mod limits;
 pub mod network;
 mod presence;
+pub mod relay;
 mod routing;
 mod timers;
 mod watch;
@@ -40,6 +41,7 @@ pub use limits::Limits;
 use network::Network;
 pub use presence::FarmView;
 use presence::Farms;
+use relay::{Account, Issuer};
 use timers::{Timer, Timers};
 use watch::Watchers;
 
@@ -55,6 +57,8 @@ pub struct Settings {
     pub names: BTreeSet<String>,
     /// The UDP port of the STUN responder, if there is one.
     pub stun_port: Option<u16>,
+    /// Gives devices credentials for the relay, if there is one.
+    pub relay: Option<Issuer>,
     /// What devices may do.
     pub limits: Limits,
 }
@@ -107,11 +111,19 @@ struct Device {
     signals: Bucket,
     pairing: Bucket,
     watched: Vec<FarmId>,
+    /// When it is due new credentials for the relay. `None`: it has none.
+    relay_due: Option<Instant>,
 }
 
 impl Device {
     fn new(id: DeviceId) -> Self {
-        Self { id, signals: Bucket::default(), pairing: Bucket::default(), watched: Vec::new() }
+        Self {
+            id,
+            signals: Bucket::default(),
+            pairing: Bucket::default(),
+            watched: Vec::new(),
+            relay_due: None,
+        }
     }
 }
 
@@ -207,6 +219,11 @@ impl Core {
     /// All enrolled farms.
     pub fn farms(&self) -> impl Iterator<Item = FarmView> {
         self.farms.views()
+    }
+
+    /// Who pays for what the relay carries for this farm.
+    pub fn relay_account(&self, farm: FarmId) -> Option<Account> {
+        self.settings.relay.as_ref().map(|issuer| issuer.account(farm))
     }
 
     /// How many connections are open.

@@ -11,6 +11,7 @@ pub mod metrics;
 mod origin;
 pub mod outbox;
 mod redirect;
+pub mod relay;
 pub mod site;
 mod socket;
 mod strangers;
@@ -21,7 +22,7 @@ pub mod tls;
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -31,9 +32,10 @@ use async_channel::{Receiver, Sender};
 use farm_store::Store;
 use ring::rand::{SecureRandom, SystemRandom};
 use smol::net::{TcpListener, TcpStream};
-use smol::{Task, Timer};
+use smol::{Async, Task, Timer};
 
 use crate::core::counters::Counters;
+use crate::core::relay::{Issuer, Reach, Secret};
 use crate::core::{Core, Limits, Settings};
 use crate::store::{self, Records, RecordsError};
 use actor::{Actor, Input};
@@ -45,6 +47,7 @@ use listen::{ListenError, StunListen};
 use metrics::Metrics;
 use outbox::Waiting;
 use redirect::Redirect;
+use relay::{AddressError, Relay, RelayOptions};
 use site::Site;
 use strangers::{Door, Strangers};
 use tally::Tally;
@@ -88,8 +91,21 @@ pub struct Options {
     pub trusted_proxies: Vec<IpAddr>,
     /// What devices may do.
     pub limits: Limits,
+    /// Where devices may have their packets relayed.
+    pub relay: RelayChoice,
     /// What is served besides.
     pub site: Arc<dyn Site>,
+}
+
+/// Which relay devices are told of.
+pub enum RelayChoice {
+    /// None.
+    Off,
+    /// The broker's own; its host, if devices don't reach it where they reach
+    /// the broker.
+    Embedded(RelayOptions, Option<String>),
+    /// Another program's, and the secret that it was given.
+    External(Reach, String),
 }
 
 /// Why the broker did not start.
@@ -107,6 +123,15 @@ pub enum StartError {
     /// The admin socket can't be had.
     #[error(transparent)]
     Desk(#[from] DeskError),
+    /// The relay has no address.
+    #[error(transparent)]
+    Relay(#[from] AddressError),
+    /// The store has no place for the relay's secret.
+    #[error("the relay's secret can't be stored: {0}")]
+    Secret(#[from] farm_store::Error),
+    /// The operating system gives no randomness.
+    #[error("the operating system gives no randomness")]
+    Randomness,
     /// The operating system gives no thread.
     #[error("no thread to work with: {0}")]
     Thread(io::Error),
@@ -118,6 +143,7 @@ pub struct Server {
     redirect: Option<SocketAddr>,
     metrics: Option<SocketAddr>,
     stun: Option<SocketAddr>,
+    relay: Option<Arc<Relay>>,
     /// Asks for the certificate to be read again.
     renew: Option<Sender<()>>,
     inputs: Sender<Input>,
@@ -152,12 +178,53 @@ impl Server {
         // After the store: its lock says that no other broker lives here.
         let desk_listener = desk::open(&options.state)?;
 
+        let strangers = Strangers::start().map_err(StartError::Thread)?;
+        let door = strangers.door();
+        let listening =
+            [Some(address), redirect_address, metrics_address, stun].into_iter().flatten().collect();
+        let datagrams: Option<Arc<Async<UdpSocket>>> = stun_socket.map(Into::into);
+        let (relay, issuer) = match options.relay {
+            RelayChoice::Off => (None, None),
+            RelayChoice::External(reach, secret) => {
+                (None, Some(Issuer { secret: Secret::new(secret.as_bytes()), reach }))
+            }
+            RelayChoice::Embedded(relay, host) => {
+                let secret = match &relay.secret {
+                    Some(secret) => Secret::new(secret.as_bytes()),
+                    None => Secret::new(&store::relay_secret(&store, random()?).await?),
+                };
+                let tls = secured.is_some().then_some(address.port());
+                // Without TLS here and with a proxy in front, TCP ends at the
+                // proxy, which knows HTTP only.
+                let plain = options.trusted_proxies.is_empty() || secured.is_some();
+                let tcp = plain.then_some(address.port());
+                let reach = Reach { host, udp: stun.map(|address| address.port()), tcp, tls };
+                let spoken = reach.udp.or(reach.tcp).or(reach.tls);
+                match Relay::new(
+                    relay,
+                    secret.clone(),
+                    &random()?,
+                    datagrams.clone(),
+                    listening,
+                    door.clone(),
+                ) {
+                    Ok(relay) => (Some(relay), spoken.map(|_| Issuer { secret, reach })),
+                    // No network yet, say: the rest works without it.
+                    Err(error @ AddressError::None) => {
+                        tracing::warn!(%error, "starting without a relay");
+                        (None, None)
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        };
         let (inputs, received) = async_channel::bounded(actor::QUEUE);
         let (alive, ended) = async_channel::bounded(1);
         let (running, stopping) = async_channel::bounded(1);
         let settings = Settings {
             names: options.names,
             stun_port: stun.map(|address| address.port()),
+            relay: issuer,
             limits: options.limits,
         };
         let limits = settings.limits.clone();
@@ -172,6 +239,7 @@ impl Server {
             outboxes: BTreeMap::new(),
             digest: Digest::new(Instant::now()),
             tally: tally.clone(),
+            relay: relay.clone(),
         };
         let front = Arc::new(Front {
             inputs: inputs.clone(),
@@ -184,12 +252,11 @@ impl Server {
             next_connection: AtomicU64::new(1),
             alive,
             stopping,
+            relay: relay.clone(),
         });
         let desk = Desk { inputs: inputs.clone(), store: store.clone() };
         let (failed, failures) = async_channel::bounded(1);
         let actor = smol::spawn(reported("core", &failed, actor.run()));
-        let strangers = Strangers::start().map_err(StartError::Thread)?;
-        let door = strangers.door();
         let (tls, renewal, renew) = match secured {
             Some((tls, renewal, renew)) => (Some(tls), Some(renewal), Some(renew)),
             None => (None, None, None),
@@ -204,11 +271,12 @@ impl Server {
             )),
             smol::spawn(reported("admin socket", &failed, desk.serve(desk_listener))),
         ];
-        let stun_task = stun_socket.map(|socket| {
+        let datagrams = datagrams.map(|socket| {
             let desk = stun::Desk::new(&limits, tally.clone());
-            door.spawn(reported("STUN responder", &failed, stun::serve(socket, desk)))
+            door.spawn(reported("STUN responder", &failed, stun::serve(socket, desk, relay.clone())))
         });
-        tasks.extend(stun_task);
+        tasks.extend(datagrams);
+        tasks.extend(relay.clone().map(|relay| door.spawn(reported("relay", &failed, relay.run()))));
         tasks.extend(
             renewal.map(|renewal| smol::spawn(reported("certificate renewal", &failed, renewal.run()))),
         );
@@ -223,7 +291,8 @@ impl Server {
         }));
         tasks.extend(metrics.map(|listener| {
             let (inputs, admission) = (inputs.clone(), counted);
-            let metrics = Arc::new(Metrics { inputs, admission, started: Instant::now() });
+            let relay = relay.clone();
+            let metrics = Arc::new(Metrics { inputs, admission, relay, started: Instant::now() });
             let serve = move |stream, _peer, ticket| metrics.clone().serve(stream, ticket);
             // Its own: figures are wanted most when everything else is full.
             let few = Limits { sockets: COLLECTORS, ..limits.clone() };
@@ -236,6 +305,7 @@ impl Server {
             redirect: redirect_address,
             metrics: metrics_address,
             stun,
+            relay,
             renew,
             inputs,
             ended,
@@ -276,6 +346,11 @@ impl Server {
         self.stun
     }
 
+    /// The addresses of what is relayed; empty without a relay of its own.
+    pub fn relay_addresses(&self) -> Vec<IpAddr> {
+        self.relay.as_ref().map(|relay| relay.addresses()).unwrap_or_default()
+    }
+
     /// What happened so far; `None` once the core has ended.
     pub async fn counters(&self) -> Option<Counters> {
         let (answer, answered) = async_channel::bounded(1);
@@ -295,6 +370,9 @@ impl Server {
         for task in self.tasks {
             // Waits until its socket is closed: the port is free afterwards.
             task.cancel().await;
+        }
+        if let Some(relay) = &self.relay {
+            relay.close();
         }
         drop(self.running);
         let mut seed = [0; 8];
@@ -316,6 +394,13 @@ impl Server {
         drop(self.strangers);
         self.store.close().await;
     }
+}
+
+/// Bytes that nobody guesses.
+fn random<const N: usize>() -> Result<[u8; N], StartError> {
+    let mut bytes = [0; N];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| StartError::Randomness)?;
+    Ok(bytes)
 }
 
 /// Opens the store on a thread that ends with it: smol's pool for what blocks

@@ -7,6 +7,7 @@ use farm_protocol::id::FarmId;
 use farm_store::{Batch, Error, OpenError, Options, Store, Table};
 
 use crate::core::enrollment::{FarmRecord, TokenHash, TokenRecord};
+use crate::core::relay::credentials::SECRET_BYTES;
 
 /// The store's schema that this version writes.
 const SCHEMA: u32 = 1;
@@ -16,6 +17,19 @@ const FARMS: Table<[u8; FarmId::LEN], FarmRecord> = Table::vital("farms");
 
 /// Not vital: a lost token is replaced by issuing another.
 const TOKENS: Table<[u8; 32], TokenRecord> = Table::new("tokens");
+
+/// Not vital: with another one, devices' credentials for the relay are
+/// worthless until their next heartbeat or two.
+const SECRETS: Table<[u8; 1], RelaySecret> = Table::new("secrets");
+
+/// The relay's in [`SECRETS`].
+const RELAY: [u8; 1] = [1];
+
+/// As stored.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct RelaySecret {
+    secret: [u8; SECRET_BYTES],
+}
 
 /// Seconds since 1970, 0 for a clock before that.
 pub fn unix_time() -> u64 {
@@ -81,6 +95,20 @@ pub async fn add_token(store: &Store, hash: TokenHash, token: &TokenRecord) -> R
     let mut batch = Batch::new();
     batch.put(&TOKENS, &hash.0, token)?;
     store.commit(batch).await
+}
+
+/// The relay's secret; `fresh` becomes it where there is none yet.
+///
+/// # Errors
+/// The store's.
+pub async fn relay_secret(store: &Store, fresh: [u8; SECRET_BYTES]) -> Result<[u8; SECRET_BYTES], Error> {
+    if let Some(stored) = store.get(&SECRETS, &RELAY)? {
+        return Ok(stored.secret);
+    }
+    let mut batch = Batch::new();
+    batch.put(&SECRETS, &RELAY, &RelaySecret { secret: fresh })?;
+    store.commit(batch).await?;
+    Ok(fresh)
 }
 
 /// Removes an expired token.

@@ -13,5 +13,7 @@ mod enrollment;
 mod front;
 #[path = "server/hostile.rs"]
 mod hostile;
+#[path = "server/relay.rs"]
+mod relay;
 #[path = "server/tls.rs"]
 mod tls;

@@ -291,8 +291,9 @@ pub struct Welcome {
     /// The broker's UDP port for STUN binding requests, if it answers any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stun_port: Option<u16>,
-    /// Where packets may be relayed, if the broker relays any. Absent, too,
-    /// from a broker of an earlier version.
+    /// Where packets may be relayed. Absent: nothing new, or no relay, or a
+    /// phone that no farm lists yet. What the device has it may keep using
+    /// until it expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relay: Option<Relay>,
     /// The broker's clock, seconds since 1970: a floor for a device without one.

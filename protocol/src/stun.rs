@@ -39,6 +39,12 @@ fn parse(packet: &[u8]) -> Option<(u16, TransactionId, &[u8])> {
         .then_some((kind, transaction, attributes))
 }
 
+/// Whether a packet says that it is about a binding: a request, a keepalive or
+/// somebody's answer.
+pub fn is_binding(packet: &[u8]) -> bool {
+    packet.first_chunk().is_some_and(|kind| u16::from_be_bytes(*kind) & !0x0110 == BINDING_REQUEST)
+}
+
 /// A binding request: 20 bytes.
 pub fn binding_request(transaction: &TransactionId) -> Vec<u8> {
     header(BINDING_REQUEST, 0, transaction)

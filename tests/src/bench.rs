@@ -19,6 +19,7 @@ mod machine;
 mod part;
 mod peers;
 mod readings;
+mod relay;
 pub(crate) mod sample;
 mod scale;
 mod service;
@@ -120,6 +121,7 @@ fn measure(mut world: World, scale: &Scale, only: Option<&str>, table: &mut Tabl
     parts.run("connect and disconnect", |rows| cycles::measure(&world, scale, rows));
     parts.run("idle, one session", |rows| idle::with_session(&mut world, scale, rows));
     parts.run("readings", |rows| readings::measure(world.dir(), scale, rows));
+    parts.run("relay", |rows| relay::measure(world.dir(), scale, rows));
     parts.run("program size, stripped", size::measure);
     world.end()
 }

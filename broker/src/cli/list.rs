@@ -41,6 +41,7 @@ mod tests {
             online,
             since,
             enrolled: 1000,
+            relayed_bytes: None,
         };
         let farms = [
             farm("East", false, None),

@@ -10,9 +10,9 @@ use sd_notify::NotifyState;
 use tracing::level_filters::LevelFilter;
 
 use crate::app::App;
-use crate::config::Settings;
+use crate::config::{Choice, Settings};
 use crate::server::site::{NoSite, Site};
-use crate::server::{Options, Server};
+use crate::server::{Options, RelayChoice, Server};
 
 /// Files that are open besides the sockets: the store, the log, the rest.
 const OTHER_FILES: u64 = 128;
@@ -45,6 +45,7 @@ pub(super) fn run(settings: &Settings) -> Result<(), Box<dyn std::error::Error>>
         origins,
         trusted_proxies: settings.trusted_proxy.clone(),
         limits,
+        relay: relay(settings),
         site: site(settings)?,
     };
     smol::block_on(async {
@@ -68,6 +69,17 @@ pub(super) fn run(settings: &Settings) -> Result<(), Box<dyn std::error::Error>>
         match server.stun_address() {
             Some(address) => tracing::info!(%address, "answering STUN"),
             None => tracing::info!("not answering STUN"),
+        }
+        match &server.relay_addresses()[..] {
+            [] => tracing::info!("no relay of its own"),
+            addresses => {
+                tracing::info!(?addresses, "relaying (TURN)");
+                if addresses.iter().any(|ip| ip.is_loopback()) {
+                    tracing::warn!(
+                        "what is relayed comes from a loopback address: only devices that both use the relay reach each other by it"
+                    );
+                }
+            }
         }
         notify(&[NotifyState::Ready]);
         let told = async {
@@ -93,6 +105,14 @@ pub(super) fn run(settings: &Settings) -> Result<(), Box<dyn std::error::Error>>
         server.stop().await;
         Ok(())
     })
+}
+
+fn relay(settings: &Settings) -> RelayChoice {
+    match settings.relay.clone().unwrap_or_default().choice {
+        Choice::Off => RelayChoice::Off,
+        Choice::Embedded { host, table } => RelayChoice::Embedded(table.options(), host),
+        Choice::External { reach, secret } => RelayChoice::External(reach, secret),
+    }
 }
 
 /// The phone app, where there is one. One that was asked for must be there.

@@ -126,11 +126,12 @@ impl Core {
             self.close(former, Some(refused(RefusedReason::Superseded)), now);
         }
         self.counters.welcomed += 1;
+        let relay = self.relay_credentials(connection, now);
         let welcome = FromBroker::Welcome(Welcome {
             observed: observed.to_string(),
             heartbeat_seconds: limits::HEARTBEAT.as_secs() as u16,
             stun_port: self.settings.stun_port,
-            relay: None,
+            relay,
             time: now.unix,
         });
         self.send(connection, welcome);

@@ -3,14 +3,14 @@
 use serde::{Deserialize, Serialize};
 
 macro_rules! counters {
-    ($(#[doc = $doc:literal] $name:ident),+ $(,)?) => {
-        /// Counts since the broker started; each limit has its own.
+    ($(#[$about:meta])* $type:ident: $(#[doc = $doc:literal] $name:ident),+ $(,)?) => {
+        $(#[$about])*
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-        pub struct Counters {
+        pub struct $type {
             $(#[doc = $doc] pub $name: u64),+
         }
 
-        impl Counters {
+        impl $type {
             /// Every counter with its name.
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($name), self.$name)),+].into_iter()
@@ -25,6 +25,8 @@ macro_rules! counters {
 }
 
 counters! {
+    /// Counts since the broker started; each limit has its own.
+    Counters:
     /// Connections that were opened.
     opened,
     /// Devices that were let in.
@@ -109,4 +111,45 @@ counters! {
     stun_answered,
     /// Datagrams that are no STUN request.
     stun_ignored,
+}
+
+counters! {
+    /// What the relay did and refused since the broker started.
+    RelayCounters:
+    /// Bytes relayed, both directions, without TURN's own.
+    relayed_bytes,
+    /// Packets relayed.
+    relayed_packets,
+    /// Relay: allocations that were opened.
+    relay_allocations,
+    /// Relay: allocations that ended because nobody refreshed them.
+    relay_expired,
+    /// Relay: allocations for which the system had no socket.
+    relay_sockets_failed,
+    /// Relay: requests without credentials, or with an old nonce, that were told how to ask.
+    relay_challenges,
+    /// Relay: requests whose credentials are not ours.
+    relay_bad_credentials,
+    /// Relay: requests whose credentials have expired.
+    relay_expired_credentials,
+    /// Relay: packets that are neither STUN nor a channel's.
+    relay_malformed,
+    /// Relay: packets to or from a peer without a permission.
+    relay_not_permitted,
+    /// Relay: peers refused because of where they are.
+    relay_peer_refused,
+    /// Relay: connections closed because they opened no allocation.
+    relay_idle_streams,
+    /// Relay: packets dropped because a client's connection did not take them.
+    relay_stream_full,
+    /// Limit: requests to the relay from one network.
+    limit_relay_requests,
+    /// Limit: allocations, permissions or channels.
+    limit_relay_quota,
+    /// Limit: bandwidth of one allocation; packets dropped.
+    limit_relay_bandwidth_allocation,
+    /// Limit: bandwidth that one farm pays for; packets dropped.
+    limit_relay_bandwidth_farm,
+    /// Limit: bandwidth of the relay altogether; packets dropped.
+    limit_relay_bandwidth_total,
 }

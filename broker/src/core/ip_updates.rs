@@ -9,13 +9,15 @@ use farm_protocol::broker::{
     RefusedReason, Watch,
 };
 use farm_protocol::epoch::Epoch;
-use farm_protocol::id::{BootId, FarmId, PhoneId};
+use farm_protocol::id::{BootId, FarmId, PhoneId, SessionId};
 use farm_protocol::keys::Signature;
+use farm_protocol::relay::Relay;
 
 use super::authentication::verify_presence;
 use super::connection_state::DeviceId;
 use super::event::{ConnectionId, Now};
 use super::presence::Version;
+use super::relay::limits::CREDENTIALS_LAST;
 use super::timers::Timer;
 use super::{Core, Phase};
 
@@ -89,7 +91,27 @@ impl Core {
             return self.protocol_error(connection, now);
         }
         let sequence = heartbeat.sequence;
-        self.send(connection, FromBroker::HeartbeatAnswer(HeartbeatAnswer { sequence, relay: None }));
+        let relay = self.relay_credentials(connection, now);
+        self.send(connection, FromBroker::HeartbeatAnswer(HeartbeatAnswer { sequence, relay }));
+    }
+
+    /// Credentials for the relay, where the device is due some: a farm always,
+    /// a phone if a farm lists it. A stranger with a key of its own gets none,
+    /// or the relay would be everybody's.
+    pub(super) fn relay_credentials(&mut self, connection: ConnectionId, now: Now) -> Option<Relay> {
+        let issuer = self.settings.relay.as_ref()?;
+        let device = self.connections.get_mut(&connection).and_then(Phase::device)?;
+        if device.relay_due.is_some_and(|due| now.instant < due) {
+            return None;
+        }
+        let relay = match device.id {
+            DeviceId::Farm(farm) => issuer.for_farm(farm, now.unix),
+            DeviceId::Phone(SessionId { phone, .. }) => {
+                issuer.for_phone(phone, self.farms.listing(phone)?, now.unix)
+            }
+        };
+        device.relay_due = Some(now.instant + CREDENTIALS_LAST / 2);
+        Some(relay)
     }
 
     /// A farm says who may reach it.

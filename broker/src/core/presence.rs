@@ -104,6 +104,8 @@ pub(super) struct Farms {
     farms: BTreeMap<FarmId, Farm>,
     /// Who holds an invitation; the first one to name it, while it is shown.
     invitations: BTreeMap<InvitationId, FarmId>,
+    /// Which farms list a phone.
+    listing: BTreeSet<(PhoneId, FarmId)>,
     /// Farms that are offline and still shown, longest away first.
     offline: BTreeSet<(Instant, FarmId)>,
     version: Version,
@@ -196,6 +198,7 @@ impl Farms {
         let (_, longest_away) = self.offline.pop_first()?;
         let dropped = self.farms.get_mut(&longest_away)?.seen.take()?;
         self.release(longest_away, &dropped.invitations);
+        self.unlist(longest_away, &dropped.phones);
         Some(longest_away)
     }
 
@@ -209,9 +212,12 @@ impl Farms {
         let Some(seen) = self.seen_mut(farm) else {
             return;
         };
-        (seen.phones, seen.former) = (phones, former);
+        seen.former = former;
+        let unlisted = std::mem::replace(&mut seen.phones, phones.clone());
         let former = std::mem::replace(&mut seen.invitations, invitations.clone());
         self.release(farm, &former);
+        self.unlist(farm, &unlisted);
+        self.listing.extend(phones.into_iter().map(|phone| (phone, farm)));
         for invitation in invitations {
             self.invitations.entry(invitation).or_insert(farm);
         }
@@ -223,6 +229,18 @@ impl Farms {
                 self.invitations.remove(invitation);
             }
         }
+    }
+
+    fn unlist(&mut self, farm: FarmId, phones: &[PhoneId]) {
+        for phone in phones {
+            self.listing.remove(&(*phone, farm));
+        }
+    }
+
+    /// A farm that lists this phone: of several always the same.
+    pub(super) fn listing(&self, phone: PhoneId) -> Option<FarmId> {
+        let least = (phone, FarmId::from_bytes([0; FarmId::LEN]));
+        self.listing.range(least..).next().filter(|(found, _)| *found == phone).map(|(_, farm)| *farm)
     }
 
     /// The farm that holds an invitation.

@@ -6,5 +6,6 @@ mod enrollment;
 mod hostile;
 mod limits;
 mod presence;
+mod relay;
 mod routing;
 mod world;

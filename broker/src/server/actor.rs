@@ -15,6 +15,7 @@ use smol::Timer;
 use super::digest::Digest;
 use super::metrics::Stock;
 use super::outbox::Outbox;
+use super::relay::Relay;
 use super::tally::Tally;
 use crate::admin::FarmLine;
 use crate::core::counters::Counters;
@@ -61,6 +62,8 @@ pub(super) struct Actor {
     pub(super) outboxes: BTreeMap<ConnectionId, Outbox>,
     pub(super) digest: Digest,
     pub(super) tally: Arc<Tally>,
+    /// Knows what it carried for whom.
+    pub(super) relay: Option<Arc<Relay>>,
 }
 
 impl Actor {
@@ -147,6 +150,10 @@ impl Actor {
         self.core
             .farms()
             .map(|view| FarmLine {
+                relayed_bytes: self.relay.as_ref().and_then(|relay| {
+                    let account = self.core.relay_account(view.id)?;
+                    Some(relay.usage(account).bytes)
+                }),
                 id: view.id.to_string(),
                 name: view.name,
                 online: view.online,

@@ -29,6 +29,7 @@ use super::address::client_address;
 use super::admission::Ticket;
 use super::origin;
 use super::outbox::Waiting;
+use super::relay::{Begun, Relay, is_turn};
 use super::site::{Page, Site, text};
 use super::socket::Socket;
 use super::tally::Tally;
@@ -69,6 +70,8 @@ pub(super) struct Front {
     pub(super) alive: Sender<Infallible>,
     /// Closed when the broker ends.
     pub(super) stopping: Receiver<Infallible>,
+    /// Takes what turns out to speak TURN.
+    pub(super) relay: Option<Arc<Relay>>,
 }
 
 impl Front {
@@ -84,21 +87,47 @@ impl Front {
         or(self.receive(tls, stream, peer, ticket), must_go).await;
     }
 
-    /// After a TLS handshake, where there is TLS.
+    /// After a TLS handshake, where there is TLS. What speaks TURN, in TLS or
+    /// without it, goes to the relay: its first byte tells.
     async fn receive(self: Arc<Self>, tls: Option<Tls>, stream: TcpStream, peer: SocketAddr, ticket: Ticket) {
-        let Some(tls) = tls else { return self.serve(stream, peer, ticket).await };
-        let stopping = async {
-            let _closed = self.stopping.recv().await;
-            Err(io::ErrorKind::Interrupted.into())
-        };
-        // Boxed: what a handshake needs is given back when it is done.
-        match Box::pin(or(tls.handshake(stream), stopping)).await {
-            Ok(stream) => self.serve(stream, peer, ticket).await,
-            Err(error) => {
-                self.tally.tls_failed.up();
-                tracing::debug!(%error, "a TLS handshake failed");
+        if let Some(relay) = &self.relay {
+            let mut first = [0];
+            match self.unless_stopped(soon(stream.peek(&mut first))).await {
+                Ok(0) => return,
+                Ok(_) if is_turn(first[0]) => return relay.clone().take(stream, peer, ticket),
+                Ok(_) => {}
+                Err(error) => return self.failed(tls.is_some(), &error),
             }
         }
+        let Some(tls) = tls else { return self.serve(stream, peer, ticket).await };
+        // Boxed: what a handshake needs is given back when it is done.
+        let stream = match Box::pin(self.unless_stopped(tls.handshake(stream))).await {
+            Ok(stream) => stream,
+            Err(error) => return self.failed(true, &error),
+        };
+        match self.unless_stopped(soon(Begun::open(stream))).await {
+            Ok((first, stream)) => match &self.relay {
+                Some(relay) if is_turn(first) => relay.clone().take(stream, peer, ticket),
+                _ => self.serve(stream, peer, ticket).await,
+            },
+            Err(error) => self.failed(false, &error),
+        }
+    }
+
+    /// Counts a connection that did not begin.
+    fn failed(&self, in_handshake: bool, error: &io::Error) {
+        let count = if in_handshake { &self.tally.tls_failed } else { &self.tally.http_failed };
+        count.up();
+        tracing::debug!(%error, in_handshake, "a connection did not begin");
+    }
+
+    async fn unless_stopped<T>(&self, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+        or(work, async {
+            // Nobody ever sends here: this returns when the broker ends.
+            let _closed = self.stopping.recv().await;
+            Err(io::ErrorKind::Interrupted.into())
+        })
+        .await
     }
 
     /// Serves one connection; a device's goes on in a task of its own.
@@ -203,6 +232,15 @@ impl Front {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         page
     }
+}
+
+/// What a connection's first byte must come within.
+async fn soon<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    or(work, async {
+        Timer::after(HEADER_WITHIN).await;
+        Err(io::ErrorKind::TimedOut.into())
+    })
+    .await
 }
 
 /// The last answer on this connection.

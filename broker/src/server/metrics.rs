@@ -20,6 +20,7 @@ use smol_hyper::rt::{FuturesIo, SmolTimer};
 use super::actor::Input;
 use super::admission::{Admission, Ticket};
 use super::http::{HEADER_WITHIN, MAX_HEAD, MAX_HEADERS};
+use super::relay::Relay;
 use super::site::{Page, text};
 use crate::core::counters::Counters;
 
@@ -44,6 +45,7 @@ pub(super) struct Stock {
 pub(super) struct Metrics {
     pub(super) inputs: Sender<Input>,
     pub(super) admission: Admission,
+    pub(super) relay: Option<Arc<Relay>>,
     pub(super) started: Instant,
 }
 
@@ -124,6 +126,17 @@ impl Metrics {
         for (name, help, value) in counters.explained() {
             put("counter", &format!("{name}_total"), help, value as f64);
         }
+        if let Some(relay) = &self.relay {
+            put(
+                "gauge",
+                "relay_allocations_open",
+                "Relay: allocations that are open.",
+                relay.allocations() as f64,
+            );
+            for (name, help, value) in relay.counters().explained() {
+                put("counter", &format!("{name}_total"), help, value as f64);
+            }
+        }
         out
     }
 }
@@ -145,7 +158,7 @@ mod tests {
     fn every_counter_is_there_with_its_explanation() {
         let (inputs, _received) = async_channel::bounded(1);
         let admission = Admission::new(&Limits::default(), Arc::default());
-        let metrics = Metrics { inputs, admission, started: Instant::now() };
+        let metrics = Metrics { inputs, admission, relay: None, started: Instant::now() };
         let counters = Counters { limit_signals: 7, ..Counters::default() };
         let text = metrics.text(&counters, Stock { connections: 3, farms: 2, farms_online: 1 });
         assert!(text.contains("\nfarm_broker_limit_signals_total 7\n"), "{text}");

@@ -1,13 +1,13 @@
 //! Answers STUN binding requests, so that devices learn their public address.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use farm_protocol::stun::{MAX_PACKET, answer};
-use smol::Timer;
-use smol::net::UdpSocket;
+use farm_protocol::stun::{answer, is_binding};
+use smol::Async;
 
+use super::relay::{Packet, RECEIVED, Relay, receive};
 use super::tally::Tally;
 use crate::core::Limits;
 use crate::core::bucket::{Bucket, Buckets, Rate};
@@ -15,12 +15,6 @@ use crate::core::network::Network;
 
 /// Networks that are remembered.
 const NETWORKS: usize = 8192;
-
-/// Datagrams after which other tasks get their turn.
-const BATCH: u32 = 64;
-
-/// Rest after an error, so that one that stays does not take the processor.
-const AFTER_ERROR: Duration = Duration::from_millis(10);
 
 /// Who is answered.
 pub(super) struct Desk {
@@ -51,25 +45,26 @@ impl Desk {
     }
 }
 
-/// Answers for ever.
-pub(super) async fn serve(socket: UdpSocket, mut desk: Desk) {
-    let mut packet = [0; MAX_PACKET + 1];
-    let mut count = 0u32;
+/// Answers for ever; what is no binding request is the relay's, if there is
+/// one.
+pub(super) async fn serve(socket: Arc<Async<UdpSocket>>, mut desk: Desk, relay: Option<Arc<Relay>>) {
+    let mut packet: Packet = [0; size_of::<Packet>()];
     loop {
-        count = count.wrapping_add(1);
-        if count.is_multiple_of(BATCH) {
-            smol::future::yield_now().await;
-        }
-        let Ok((length, source)) = socket.recv_from(&mut packet).await else {
-            // About an earlier answer (ICMP), as a rule.
-            Timer::after(AFTER_ERROR).await;
-            continue;
-        };
-        if let Some(response) = desk.respond(&packet[..length], source, Instant::now())
-            && let Err(error) = socket.send_to(&response, source).await
-        {
-            tracing::debug!(%error, "a STUN answer was not sent");
-        }
+        receive(&socket, &mut packet, |packet, length, source| {
+            let bytes = &packet[RECEIVED][..length];
+            match &relay {
+                Some(relay) if !is_binding(bytes) => relay.datagram(source, packet, length),
+                _ => {
+                    if let Some(response) = desk.respond(bytes, source, Instant::now())
+                        && let Err(error) = socket.get_ref().send_to(&response, source)
+                    {
+                        tracing::debug!(%error, "a STUN answer was not sent");
+                    }
+                }
+            }
+            true
+        })
+        .await;
     }
 }
 

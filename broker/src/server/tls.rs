@@ -108,7 +108,8 @@ fn config(certificate: Arc<dyn ResolvesServerCert>) -> Result<Arc<ServerConfig>,
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_cert_resolver(certificate);
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // The second for the relay's clients (RFC 7443), which come to the same port.
+    config.alpn_protocols = vec![b"http/1.1".to_vec(), b"stun.turn".to_vec()];
     // Devices that come back after a restart of the network resume for a
     // fraction of the work; the tickets' keys rotate and are never stored.
     config.ticketer = ring::Ticketer::new()?;

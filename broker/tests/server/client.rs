@@ -13,8 +13,9 @@ use farm_broker::admin::{self, Answer, Request};
 use farm_broker::core::Limits;
 use farm_broker::core::counters::Counters;
 use farm_broker::server::listen::StunListen;
+use farm_broker::server::relay::RelayOptions;
 use farm_broker::server::site::NoSite;
-use farm_broker::server::{Options, Server};
+use farm_broker::server::{Options, RelayChoice, Server};
 use farm_protocol::broker::{
     Access, Authenticate, Claim, FromBroker, Heartbeat, RefusedReason, Role, Signal, ToBroker, Watch,
     Welcome, presence_proof,
@@ -127,6 +128,7 @@ pub(crate) fn options(state: &Path) -> Options {
         origins: BTreeSet::new(),
         trusted_proxies: Vec::new(),
         limits: Limits::default(),
+        relay: RelayChoice::Embedded(RelayOptions::default(), None),
         site: Arc::new(NoSite),
     }
 }

@@ -34,7 +34,7 @@ fn renew(dir: &Path) -> (CertificateFiles, CertificateDer<'static>) {
 }
 
 /// A connection by somebody who trusts this certificate alone.
-async fn secure(
+pub(crate) async fn secure(
     address: SocketAddr,
     trusted: &CertificateDer<'static>,
 ) -> std::io::Result<TlsStream<TcpStream>> {
@@ -59,7 +59,7 @@ async fn healthy(address: SocketAddr, trusted: &CertificateDer<'static>) -> bool
     answer.starts_with(b"HTTP/1.1 200")
 }
 
-async fn with_tls(dir: &TempDir) -> (Broker, CertificateDer<'static>) {
+pub(crate) async fn with_tls(dir: &TempDir) -> (Broker, CertificateDer<'static>) {
     let (files, certificate) = renew(dir.path());
     let broker = Broker::with(|options| {
         options.tls = Some(files);

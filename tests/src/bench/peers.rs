@@ -67,7 +67,8 @@ impl Starting {
     }
 }
 
-fn in_path(name: &str) -> Option<PathBuf> {
+/// A program's file, if it is in `$PATH`.
+pub(super) fn in_path(name: &str) -> Option<PathBuf> {
     let executable = |path: &PathBuf| {
         path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
     };

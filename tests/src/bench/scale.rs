@@ -50,6 +50,8 @@ pub(super) struct Scale {
     pub(super) cycles: u32,
     /// Megabytes of the one large download; 0 for none.
     pub(super) large: u32,
+    /// Messages of each client in a round through a relay; one every ms.
+    pub(super) relayed: u64,
     /// What a part that repeats may take: after it, what is there counts.
     pub(super) share: Duration,
     /// What all of it may take; then every program is ended.
@@ -72,6 +74,7 @@ impl Scale {
                 echoes: 300,
                 cycles: 15,
                 large: 0,
+                relayed: 1_500,
                 share: seconds(10),
                 bound: seconds(57),
             },
@@ -87,6 +90,7 @@ impl Scale {
                 echoes: 2_000,
                 cycles: 100,
                 large: 0,
+                relayed: 3_000,
                 share: seconds(60),
                 bound: seconds(295),
             },
@@ -102,6 +106,7 @@ impl Scale {
                 echoes: 10_000,
                 cycles: 1_000,
                 large: 1_000,
+                relayed: 10_000,
                 share: seconds(600),
                 bound: seconds(3_600),
             },
