@@ -24,7 +24,7 @@ pub const DEBOUNCE_AT_MOST: Duration = Duration::from_millis(250);
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(20);
 
 /// Between probes while the link to the broker is up: its TCP connection
-/// breaks with the public address, and its keepalives show that within 20 s
+/// breaks with the public address, and its signs of life show that within 20 s
 /// (see `broker_socket`). At 108 bytes each, 31 KB a day instead of 467.
 pub const VOUCHED_PROBE_INTERVAL: Duration = Duration::from_secs(300);
 

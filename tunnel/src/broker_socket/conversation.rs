@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_tungstenite::tungstenite::Message;
+use async_tungstenite::tungstenite::{Bytes, Message};
 use farm_protocol::broker::{Authenticate, Claim, FromBroker, Refused, ToBroker, Welcome};
 use farm_protocol::codec;
 use farm_protocol::keys::DeviceKey;
@@ -15,6 +15,14 @@ use crate::link::SocketId;
 
 /// For a last goodbye to leave; nobody waits for it.
 const GOODBYE_WITHIN: Duration = Duration::from_millis(500);
+
+/// After this long without a message of ours an empty pong is sent, which asks
+/// for no answer (RFC 6455, section 5.5.3): 110 bytes with TCP's acknowledgement,
+/// 132 over TLS. When the public address changes behind the router, it comes to
+/// nobody or is answered with a reset: noticed within 24 s though nothing else is
+/// sent. Just below the 20 s of the broker's own keepalive, which a kernel's
+/// probe would not hold back but data does.
+const SIGN_OF_LIFE_EVERY: Duration = Duration::from_secs(19);
 
 /// What a socket reports.
 #[derive(Debug)]
@@ -76,17 +84,30 @@ async fn talk(
     enum Next {
         Incoming(Option<Result<Message, async_tungstenite::tungstenite::Error>>),
         Outgoing(Option<ToBroker>),
+        Quiet,
     }
     let mut welcomed = false;
+    let mut quiet = smol::Timer::after(SIGN_OF_LIFE_EVERY);
     loop {
         let next = smol::future::or(async { Next::Outgoing(outgoing.recv().await.ok()) }, async {
             Next::Incoming(stream.next().await)
         });
+        let next = smol::future::or(next, async {
+            (&mut quiet).await;
+            Next::Quiet
+        });
         match next.await {
+            Next::Quiet => {
+                if let Err(error) = stream.send(Message::Pong(Bytes::new())).await {
+                    return Some(error.to_string());
+                }
+                quiet.set_after(SIGN_OF_LIFE_EVERY);
+            }
             Next::Outgoing(Some(message)) => {
                 if let Err(reason) = send(&mut stream, &message).await {
                     return Some(reason);
                 }
+                quiet.set_after(SIGN_OF_LIFE_EVERY);
             }
             Next::Outgoing(None) => {
                 let close = async {
