@@ -57,6 +57,8 @@ pub(super) async fn never_reading(field: &Rc<Field>) {
 
 /// A farm that comes in a new run all the time, watched by many phones.
 pub(super) async fn flapping(field: &Rc<Field>) {
+    // More than a farm's presence may change at once.
+    field.at_least(20);
     let mut farm = Device::farm(FARM);
     let Some(mut at_farm) = enter_farm(field, &farm).await else { return };
     let watchers: Vec<_> = (0..100).map(|n| Device::phone(FARM + 1 + n)).collect();

@@ -34,11 +34,14 @@ fn encoded(message: &ToBroker) -> Message {
 }
 
 pub(super) async fn heartbeats(field: &Rc<Field>) {
+    // More than each phone may say at once; the same of the others below.
+    field.at_least(u64::from(PHONES) * 150);
     phones(field, PHONES, async |field, phone, link| send(field, link, encoded(&phone.heartbeat(1))).await)
         .await;
 }
 
 pub(super) async fn signals(field: &Rc<Field>) {
+    field.at_least(u64::from(PHONES) * 150);
     phones(field, PHONES, async |field, _, link| {
         let peer = Address::Farm(field.orders.farm);
         // Mostly short, which cost least: the limit of signals is met before
@@ -51,6 +54,7 @@ pub(super) async fn signals(field: &Rc<Field>) {
 }
 
 pub(super) async fn watches(field: &Rc<Field>) {
+    field.at_least(u64::from(PHONES) * 10);
     phones(field, PHONES, async |field, _, link| {
         let farms = (0..256).map(|_| FarmId::from_bytes(field.rng.borrow_mut().bytes())).collect();
         send(field, link, encoded(&ToBroker::Watch(Watch { farms }))).await
@@ -60,6 +64,7 @@ pub(super) async fn watches(field: &Rc<Field>) {
 
 /// By a farm of the attackers' own, the only ones who may say it.
 pub(super) async fn access(field: &Rc<Field>) {
+    field.at_least(100);
     let farm = Device::farm(9 << 40);
     while !field.over() {
         let Ok(mut link) = Link::connect(&field.target, field.address(200)).await else { continue };
@@ -77,6 +82,7 @@ pub(super) async fn access(field: &Rc<Field>) {
 }
 
 pub(super) async fn pings(field: &Rc<Field>) {
+    field.at_least(u64::from(PHONES) * 50);
     phones(field, PHONES, async |field, _, link| {
         send(field, link, Message::Ping(Bytes::from_static(b"x"))).await
     })

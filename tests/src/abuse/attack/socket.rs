@@ -56,6 +56,8 @@ async fn raw(link: &mut Link, bytes: &[u8]) -> Result<(), DeviceError> {
 
 /// Messages out of order, of the other role, and in a name that is not one's own.
 pub(super) async fn states(field: &Rc<Field>) {
+    // Each kind of violation several times.
+    field.at_least(60);
     crowd(field, 32, async |field| {
         let number = u64::from(field.number()) | 1 << 40;
         let Ok(mut link) = Link::connect(&field.target, field.address(ADDRESSES)).await else { return };
@@ -99,6 +101,7 @@ pub(super) async fn states(field: &Rc<Field>) {
 
 /// Clients that are gone after each step, without a word.
 pub(super) async fn vanishing(field: &Rc<Field>) {
+    field.at_least(60);
     crowd(field, 32, async |field| {
         let from = field.address(ADDRESSES);
         let steps = field.below(6);

@@ -20,6 +20,7 @@ pub(super) fn flood(field: &Rc<Field>) {
     let sockets: Vec<_> = (0..NETWORKS)
         .filter_map(|n| UdpSocket::bind((loopback(super::HOSTILE_NET, n * 254 + n), 0)).ok())
         .collect();
+    field.at_least(30_000);
     let mut received = 0;
     while !field.over() {
         for socket in &sockets {
