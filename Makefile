@@ -30,7 +30,7 @@ app/node_modules/.package-lock.json: app/package-lock.json | need-node
 	cd app && npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
-tools: need-rust need-cc ## Install what the checks need (cargo-deny; as root also Debian's OpenSSH, nftables and coturn)
+tools: need-rust need-cc ## Install what the checks need (cargo-deny; as root also Debian's OpenSSH, nftables, coturn and pebble)
 	@test -x /usr/sbin/sshd || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get install -y openssh-server openssh-client; } \
 		|| echo "sshd is missing, its test will be skipped: apt-get install openssh-server openssh-client"
 	@{ command -v ip && command -v nft && command -v conntrack; } >/dev/null \
@@ -38,6 +38,8 @@ tools: need-rust need-cc ## Install what the checks need (cargo-deny; as root al
 		|| echo "ip, nft or conntrack is missing, the fault lab will be skipped: apt-get install iproute2 nftables conntrack"
 	@command -v turnutils_uclient >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get install -y coturn && { systemctl disable --now coturn >/dev/null 2>&1 || true; }; } \
 		|| echo "coturn is missing, its client's test of the relay will be skipped: apt-get install coturn"
+	@command -v pebble >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get install -y pebble; } \
+		|| echo "pebble is missing, the tests of ACME will be skipped: apt-get install pebble"
 	@command -v chromium >/dev/null || test -n "$${CHROMIUM:-}" \
 		|| { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get install -y chromium; } \
 		|| echo "chromium is missing, the app's browser tests will fail: apt-get install chromium, or name one in CHROMIUM"

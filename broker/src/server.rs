@@ -51,7 +51,7 @@ use relay::{AddressError, Relay, RelayOptions};
 use site::Site;
 use strangers::{Door, Strangers};
 use tally::Tally;
-use tls::{CertificateFiles, Tls, TlsError};
+use tls::{CertificateSource, Opened, Tls, TlsError};
 
 /// Devices get this long to take their farewell when the broker ends: the
 /// sockets' own farewell takes at most 2 s.
@@ -71,8 +71,8 @@ const ACCEPT_BATCH: u32 = 32;
 pub struct Options {
     /// Where to listen for HTTP and WebSockets. Port 0: any.
     pub listen: SocketAddr,
-    /// With TLS, by this certificate.
-    pub tls: Option<CertificateFiles>,
+    /// With TLS, by a certificate from here.
+    pub tls: Option<CertificateSource>,
     /// Where to send browsers on to `https`.
     pub redirect: Option<SocketAddr>,
     /// Where to show figures to Prometheus.
@@ -169,7 +169,7 @@ impl Server {
         let metrics = listen::bind_plain(options.metrics, "metrics in the config").await?;
         let metrics_address = metrics.as_ref().and_then(|listener| listener.local_addr().ok());
         let redirect_address = redirect.as_ref().and_then(|listener| listener.local_addr().ok());
-        let secured = options.tls.map(Tls::from_files).transpose()?;
+        let secured = options.tls.map(Tls::open).transpose()?;
         let stun = match &stun_socket {
             Some(socket) => Some(local(socket.local_addr(), options.listen)?),
             None => None,
@@ -257,9 +257,11 @@ impl Server {
         let desk = Desk { inputs: inputs.clone(), store: store.clone() };
         let (failed, failures) = async_channel::bounded(1);
         let actor = smol::spawn(reported("core", &failed, actor.run()));
-        let (tls, renewal, renew) = match secured {
-            Some((tls, renewal, renew)) => (Some(tls), Some(renewal), Some(renew)),
-            None => (None, None, None),
+        let (tls, renewal, renew, expiry) = match secured {
+            Some(Opened { tls, renewal, renew, expiry }) => {
+                (Some(tls), Some(renewal), Some(renew), Some(expiry))
+            }
+            None => (None, None, None, None),
         };
         let proxies = front.trusted_proxies.clone();
         let welcome = move |stream, peer, ticket| front.clone().welcome(tls.clone(), stream, peer, ticket);
@@ -292,7 +294,7 @@ impl Server {
         tasks.extend(metrics.map(|listener| {
             let (inputs, admission) = (inputs.clone(), counted);
             let relay = relay.clone();
-            let metrics = Arc::new(Metrics { inputs, admission, relay, started: Instant::now() });
+            let metrics = Arc::new(Metrics { inputs, admission, relay, started: Instant::now(), expiry });
             let serve = move |stream, _peer, ticket| metrics.clone().serve(stream, ticket);
             // Its own: figures are wanted most when everything else is full.
             let few = Limits { sockets: COLLECTORS, ..limits.clone() };

@@ -35,7 +35,7 @@ pub(super) fn run(settings: &Settings) -> Result<(), Box<dyn std::error::Error>>
     }
     let options = Options {
         listen: settings.listen(),
-        tls: settings.tls.as_ref().map(|tls| tls.files()),
+        tls: settings.tls.as_ref().map(|tls| tls.source(&settings.state())),
         redirect: settings.tls.as_ref().and_then(|tls| tls.redirect),
         metrics: settings.metrics,
         authority: settings.public_url.as_ref().map(|url| url.authority()),

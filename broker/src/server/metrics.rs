@@ -22,6 +22,7 @@ use super::admission::{Admission, Ticket};
 use super::http::{HEADER_WITHIN, MAX_HEAD, MAX_HEADERS};
 use super::relay::Relay;
 use super::site::{Page, text};
+use super::tls::Expiry;
 use crate::core::counters::Counters;
 
 /// Where the figures are.
@@ -47,6 +48,8 @@ pub(super) struct Metrics {
     pub(super) admission: Admission,
     pub(super) relay: Option<Arc<Relay>>,
     pub(super) started: Instant,
+    /// With TLS.
+    pub(super) expiry: Option<Expiry>,
 }
 
 impl Metrics {
@@ -114,6 +117,10 @@ impl Metrics {
         for (name, help, value) in gauges {
             put("gauge", name, help, value);
         }
+        if let Some(until) = self.expiry.as_ref().and_then(Expiry::until) {
+            let help = "When the certificate in use ends, seconds since 1970.";
+            put("gauge", "certificate_expires_timestamp_seconds", help, until as f64);
+        }
         if let Some(bytes) = resident_bytes() {
             put("gauge", "resident_bytes", "Memory that the process has.", bytes as f64);
         }
@@ -158,7 +165,7 @@ mod tests {
     fn every_counter_is_there_with_its_explanation() {
         let (inputs, _received) = async_channel::bounded(1);
         let admission = Admission::new(&Limits::default(), Arc::default());
-        let metrics = Metrics { inputs, admission, relay: None, started: Instant::now() };
+        let metrics = Metrics { inputs, admission, relay: None, started: Instant::now(), expiry: None };
         let counters = Counters { limit_signals: 7, ..Counters::default() };
         let text = metrics.text(&counters, Stock { connections: 3, farms: 2, farms_online: 1 });
         assert!(text.contains("\nfarm_broker_limit_signals_total 7\n"), "{text}");

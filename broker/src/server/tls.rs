@@ -1,6 +1,8 @@
 //! TLS at the listener: who the broker is, proved by a certificate that is
 //! renewed while it runs.
 
+mod acme;
+mod current;
 mod pem;
 
 use std::io;
@@ -16,6 +18,9 @@ use futures_util::{AsyncRead, AsyncWrite};
 use smol::Timer;
 use smol::future::or;
 
+use acme::Acme;
+pub use acme::{AcmeOptions, LETS_ENCRYPT, MAX_DOMAINS};
+use current::Current;
 use pem::Watched;
 pub use pem::{CertificateError, CertificateFiles};
 
@@ -37,6 +42,21 @@ pub enum TlsError {
     Setup(#[from] rustls::Error),
 }
 
+/// Where the certificate comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CertificateSource {
+    /// From files that somebody else renews.
+    Files(CertificateFiles),
+    /// From an authority, by ACME.
+    Acme(AcmeOptions),
+}
+
+impl From<CertificateFiles> for CertificateSource {
+    fn from(files: CertificateFiles) -> Self {
+        Self::Files(files)
+    }
+}
+
 /// The listener's end of TLS. Clones share the certificate.
 #[derive(Clone)]
 pub(super) struct Tls {
@@ -45,19 +65,57 @@ pub(super) struct Tls {
 
 /// Keeps the certificate up to date.
 pub(super) struct Renewal {
-    watched: Watched,
+    source: Source,
     asked: Receiver<()>,
 }
 
+enum Source {
+    Files(Watched),
+    Acme(Box<Acme>),
+}
+
+/// Shows when the certificate in use ends.
+#[derive(Clone)]
+pub(super) struct Expiry(Arc<Current>);
+
+impl Expiry {
+    /// Seconds since 1970; `None` while there is no certificate.
+    pub(super) fn until(&self) -> Option<u64> {
+        self.0.validity().map(|validity| validity.until)
+    }
+}
+
+/// What [`Tls::open`] brings up.
+pub(super) struct Opened {
+    pub(super) tls: Tls,
+    pub(super) renewal: Renewal,
+    /// Asks for a renewal.
+    pub(super) renew: Sender<()>,
+    pub(super) expiry: Expiry,
+}
+
 impl Tls {
-    /// With the certificate in these files, which is read again when they
-    /// change, or when asked. Blocks on the disk for a moment.
-    pub(super) fn from_files(files: CertificateFiles) -> Result<(Self, Renewal, Sender<()>), TlsError> {
-        let watched = Watched::open(files)?;
-        tell(&watched, "speaking TLS");
-        let acceptor = config(watched.current())?.into();
+    /// With a certificate that is renewed when it is time, or when asked.
+    /// Blocks on the disk for a moment.
+    pub(super) fn open(source: CertificateSource) -> Result<Opened, TlsError> {
         let (ask, asked) = async_channel::bounded(1);
-        Ok((Self { acceptor }, Renewal { watched, asked }, ask))
+        let (resolver, source, current): (Arc<dyn ResolvesServerCert>, _, _) = match source {
+            CertificateSource::Files(files) => {
+                let watched = Watched::open(files)?;
+                tell(&watched, "speaking TLS");
+                let current = watched.current().clone();
+                (current.clone(), Source::Files(watched), current)
+            }
+            CertificateSource::Acme(options) => {
+                let acme = Acme::open(options)?;
+                let current = acme.current().clone();
+                (acme.shown(), Source::Acme(Box::new(acme)), current)
+            }
+        };
+        let by_acme = matches!(source, Source::Acme(_));
+        let acceptor = config(resolver, by_acme)?.into();
+        let renewal = Renewal { source, asked };
+        Ok(Opened { tls: Self { acceptor }, renewal, renew: ask, expiry: Expiry(current) })
     }
 
     /// Shakes hands.
@@ -68,48 +126,64 @@ impl Tls {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        or(self.acceptor.accept(stream), async {
+        let stream = or(self.acceptor.accept(stream), async {
             Timer::after(HANDSHAKE_WITHIN).await;
             Err(io::ErrorKind::TimedOut.into())
         })
-        .await
+        .await?;
+        if stream.get_ref().1.alpn_protocol() == Some(acme::CHALLENGE_PROTOCOL) {
+            // RFC 8737 section 3: the handshake was all that it is about.
+            return Err(io::Error::other("it was an authority's challenge"));
+        }
+        Ok(stream)
     }
 }
 
 impl Renewal {
     /// Runs until the broker ends.
-    pub(super) async fn run(mut self) {
-        loop {
-            let asked = async { self.asked.recv().await.ok().map(|()| true) };
-            let late = async {
-                Timer::after(pem::LOOK_EVERY).await;
-                Some(false)
-            };
-            // Nobody can ask any more: the broker is going.
-            let Some(asked) = or(asked, late).await else { return };
-            match self.watched.look(asked) {
-                Ok(false) => {}
-                Ok(true) => tell(&self.watched, "the certificate was read again: new connections get it"),
-                Err(error) => tracing::error!(%error, "the old certificate stays in use"),
-            }
+    pub(super) async fn run(self) {
+        match self.source {
+            Source::Files(watched) => watch(watched, self.asked).await,
+            Source::Acme(acme) => acme.run(self.asked).await,
+        }
+    }
+}
+
+async fn watch(mut watched: Watched, asked: Receiver<()>) {
+    loop {
+        let by_hand = async { asked.recv().await.ok().map(|()| true) };
+        let late = async {
+            Timer::after(pem::LOOK_EVERY).await;
+            Some(false)
+        };
+        // Nobody can ask any more: the broker is going.
+        let Some(by_hand) = or(by_hand, late).await else { return };
+        match watched.look(by_hand) {
+            Ok(false) => {}
+            Ok(true) => tell(&watched, "the certificate was read again: new connections get it"),
+            Err(error) => tracing::error!(%error, "the old certificate stays in use"),
         }
     }
 }
 
 /// With the key, which a device's config may hold (`broker_key`).
 fn tell(watched: &Watched, what: &str) {
-    let key = watched.pin().map_or_else(|| "unknown".to_owned(), |pin| pin.to_string());
+    let key = watched.current().pin().map_or_else(|| "unknown".to_owned(), |pin| pin.to_string());
     tracing::info!(%key, "{what}");
 }
 
 /// TLS 1.2 and 1.3 with the library's safe choice of ciphers.
-fn config(certificate: Arc<dyn ResolvesServerCert>) -> Result<Arc<ServerConfig>, rustls::Error> {
+fn config(certificate: Arc<dyn ResolvesServerCert>, by_acme: bool) -> Result<Arc<ServerConfig>, rustls::Error> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_cert_resolver(certificate);
     // The second for the relay's clients (RFC 7443), which come to the same port.
     config.alpn_protocols = vec![b"http/1.1".to_vec(), b"stun.turn".to_vec()];
+    if by_acme {
+        // Last: whoever speaks something else too gets that.
+        config.alpn_protocols.push(acme::CHALLENGE_PROTOCOL.to_vec());
+    }
     // Devices that come back after a restart of the network resume for a
     // fraction of the work; the tickets' keys rotate and are never stored.
     config.ticketer = ring::Ticketer::new()?;

@@ -62,7 +62,7 @@ async fn healthy(address: SocketAddr, trusted: &CertificateDer<'static>) -> bool
 pub(crate) async fn with_tls(dir: &TempDir) -> (Broker, CertificateDer<'static>) {
     let (files, certificate) = renew(dir.path());
     let broker = Broker::with(|options| {
-        options.tls = Some(files);
+        options.tls = Some(files.into());
         options.redirect = Some("127.0.0.1:0".parse().unwrap());
     })
     .await;

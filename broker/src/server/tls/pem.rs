@@ -5,16 +5,16 @@ use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use farm_protocol::key_pin::KeyPin;
 use futures_rustls::rustls::crypto::ring;
 use futures_rustls::rustls::pki_types::pem::{self, PemObject};
 use futures_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use futures_rustls::rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
 use futures_rustls::rustls::sign::CertifiedKey;
 use futures_rustls::rustls::{self, CertificateError as Refusal};
+
+use super::current::Current;
 
 /// How often the files are looked at. They change every few weeks.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -64,16 +64,6 @@ pub enum CertificateError {
     },
 }
 
-/// The certificate in use.
-#[derive(Debug)]
-struct Current(RwLock<Arc<CertifiedKey>>);
-
-impl ResolvesServerCert for Current {
-    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.read().unwrap_or_else(PoisonError::into_inner).clone())
-    }
-}
-
 /// Files whose content is in use, and how they looked when they were read.
 pub(super) struct Watched {
     files: CertificateFiles,
@@ -89,18 +79,13 @@ impl Watched {
         // Before reading: a change meanwhile is then seen.
         let seen = looks(&files)?;
         let key = load(&files)?;
-        Ok(Self { files, current: Arc::new(Current(RwLock::new(Arc::new(key)))), seen: Some(seen) })
+        let current = Arc::new(Current::default());
+        current.set(key);
+        Ok(Self { files, current, seen: Some(seen) })
     }
 
-    pub(super) fn current(&self) -> Arc<dyn ResolvesServerCert> {
-        self.current.clone()
-    }
-
-    /// What devices may pin instead of trusting an authority.
-    pub(super) fn pin(&self) -> Option<KeyPin> {
-        let key = self.current.0.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let own = ParsedCertificate::try_from(key.cert.first()?).ok()?;
-        Some(KeyPin::of(&own.subject_public_key_info()))
+    pub(super) fn current(&self) -> &Arc<Current> {
+        &self.current
     }
 
     /// Reads the files again if they changed or somebody `asked`; whether a
@@ -129,7 +114,7 @@ impl Watched {
     fn read(&mut self, seen: [Look; 2]) -> Result<bool, CertificateError> {
         self.seen = Some(seen);
         let key = load(&self.files)?;
-        *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
+        self.current.set(key);
         Ok(true)
     }
 }
@@ -208,7 +193,7 @@ mod tests {
     }
 
     fn shown(watched: &Watched) -> Vec<u8> {
-        watched.current.0.read().unwrap().cert[0].to_vec()
+        watched.current.key().unwrap().cert[0].to_vec()
     }
 
     #[test]
