@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 pub use client::{AdminError, ask};
 
 use crate::core::counters::Counters;
+use crate::core::history::{Availability, Change, Entry};
 
 /// Longest request, in bytes.
 pub const MAX_REQUEST: u64 = 4 * 1024;
@@ -37,6 +38,25 @@ pub enum Request {
     },
     /// All enrolled farms.
     Farms {},
+    /// All about one farm.
+    Show {
+        /// Its id, the beginning of that, or its name.
+        farm: String,
+    },
+    /// The log of the farms.
+    Events {
+        /// From this line on; else the newest lines.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<u64>,
+        /// Of this farm alone, named as in [`Request::Show`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        farm: Option<String>,
+    },
+    /// See a farm no more.
+    Revoke {
+        /// Named as in [`Request::Show`].
+        farm: String,
+    },
     /// What happened since the broker started.
     Counters {},
 }
@@ -49,6 +69,12 @@ pub enum Answer {
     Token(String),
     /// To [`Request::Farms`].
     Farms(Vec<FarmLine>),
+    /// To [`Request::Show`].
+    Farm(Box<FarmDetails>),
+    /// To [`Request::Events`].
+    Events(Events),
+    /// To [`Request::Revoke`]: the id of the farm.
+    Revoked(String),
     /// To [`Request::Counters`].
     Counters(Box<Counters>),
     /// It could not be done.
@@ -74,6 +100,69 @@ pub struct FarmLine {
     /// relay of its own.
     #[serde(default)]
     pub relayed_bytes: Option<u64>,
+}
+
+/// All about one farm. What says where it is goes to the operator alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FarmDetails {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Whether it is connected now.
+    pub online: bool,
+    /// When it came or went, seconds since 1970.
+    pub since: Option<u64>,
+    /// When it was enrolled, seconds since 1970.
+    pub enrolled: u64,
+    /// Where it is, or was last seen.
+    pub address: Option<String>,
+    /// Of the last 24 hours.
+    pub day: Availability,
+    /// Of the last 30 days.
+    pub month: Availability,
+    /// The newest lines of its log, oldest first.
+    pub events: Vec<EventLine>,
+}
+
+/// A piece of the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Events {
+    /// Oldest first.
+    pub events: Vec<EventLine>,
+    /// Where the next piece begins.
+    pub next: u64,
+}
+
+/// One line of the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventLine {
+    /// Its number.
+    pub number: u64,
+    /// When, seconds since 1970.
+    pub at: u64,
+    /// The farm's id.
+    pub farm: String,
+    /// Its name.
+    pub name: String,
+    /// `online`, `offline` or `moved`.
+    pub event: String,
+    /// Where it is now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+}
+
+impl EventLine {
+    /// A line of the log as it is shown.
+    pub fn of(number: u64, entry: &Entry, name: &str) -> Self {
+        let (event, address) = match entry.change {
+            Change::Online(address) => ("online", Some(address.to_string())),
+            Change::Moved(address) => ("moved", Some(address.to_string())),
+            Change::Offline => ("offline", None),
+        };
+        let (farm, name, event) = (entry.farm.to_string(), name.to_owned(), event.to_owned());
+        Self { number, at: entry.at, farm, name, event, address }
+    }
 }
 
 #[cfg(test)]

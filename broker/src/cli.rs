@@ -1,6 +1,7 @@
 //! The command line. Exits with 0 when done, 1 when failed, 2 when misused.
 
 mod duration;
+mod history;
 mod list;
 mod serve;
 mod watchdog;
@@ -26,11 +27,19 @@ Usage:
                     [--app DIR] [--views URL]
   farm-broker enroll [--name NAME] [--valid DURATION] [--state DIR]
   farm-broker farms [--json] [--state DIR]
+  farm-broker show FARM [--json] [--state DIR]
+  farm-broker events [--farm FARM] [--json] [--follow] [--state DIR]
+  farm-broker revoke FARM [--state DIR]
 
 Commands:
   serve    runs the broker
   enroll   prints a one-time token that lets one farm use the running broker
   farms    lists the farms of the running broker
+  show     all about one farm: its address, its availability, its log
+  events   the log: which farm came, went or moved, and when
+  revoke   refuses a farm from now on; its tunnels end when they need the broker
+
+FARM is an id, its beginning, or a name.
 
 Options:
   --config FILE         settings in TOML: the options below without the dashes,
@@ -47,7 +56,9 @@ Options:
                         another domain than the app (on localhost: *.localhost)
   --name NAME           the farm's name in the list
   --valid DURATION      how long the token is good for: 30m, 12h, 7d (7d)
-  --json                a JSON array; times in seconds since 1970
+  --farm FARM           the log of this farm alone
+  --follow              goes on with what happens
+  --json                for programs; times in seconds since 1970
   -h, --help            this text
   -V, --version         the version
 
@@ -62,6 +73,9 @@ enum Command {
     Serve { config: Option<PathBuf>, settings: Box<Settings> },
     Enroll { state: PathBuf, name: Option<String>, valid: Duration },
     Farms { state: PathBuf, json: bool },
+    Show { state: PathBuf, farm: String, json: bool },
+    Events { state: PathBuf, farm: Option<String>, json: bool, follow: bool },
+    Revoke { state: PathBuf, farm: String },
 }
 
 /// Runs the program with the process's arguments.
@@ -98,8 +112,11 @@ fn parse(arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Com
         Some("serve") => parse_serve(&mut parser),
         Some("enroll") => parse_enroll(&mut parser),
         Some("farms") => parse_farms(&mut parser),
+        Some("show") => parse_show(&mut parser),
+        Some("events") => parse_events(&mut parser),
+        Some("revoke") => parse_revoke(&mut parser),
         Some(other) => Err(format!("{other:?} is not a command").into()),
-        None => Err("a command is missing: serve, enroll or farms".into()),
+        None => Err("a command is missing: serve, enroll, farms, show, events or revoke".into()),
     }
 }
 
@@ -146,6 +163,47 @@ fn parse_farms(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Error> {
     Ok(Command::Farms { state, json })
 }
 
+fn parse_show(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Error> {
+    let (mut state, mut farm, mut json) = (DEFAULT_STATE.into(), None, false);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("state") => state = parser.value()?.into(),
+            Long("json") => json = true,
+            Value(value) if farm.is_none() => farm = Some(value.string()?),
+            other => return common(other),
+        }
+    }
+    let farm = farm.ok_or("which FARM? `farm-broker farms` lists them")?;
+    Ok(Command::Show { state, farm, json })
+}
+
+fn parse_events(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Error> {
+    let (mut state, mut farm, mut json, mut follow) = (DEFAULT_STATE.into(), None, false, false);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("state") => state = parser.value()?.into(),
+            Long("farm") => farm = Some(parser.value()?.string()?),
+            Long("json") => json = true,
+            Long("follow") => follow = true,
+            other => return common(other),
+        }
+    }
+    Ok(Command::Events { state, farm, json, follow })
+}
+
+fn parse_revoke(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Error> {
+    let (mut state, mut farm) = (DEFAULT_STATE.into(), None);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("state") => state = parser.value()?.into(),
+            Value(value) if farm.is_none() => farm = Some(value.string()?),
+            other => return common(other),
+        }
+    }
+    let farm = farm.ok_or("which FARM? `farm-broker farms` lists them")?;
+    Ok(Command::Revoke { state, farm })
+}
+
 fn common(argument: lexopt::Arg<'_>) -> Result<Command, lexopt::Error> {
     match argument {
         Short('h') | Long("help") => Ok(Command::Help),
@@ -169,6 +227,16 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
                 other => Err(unexpected(&other)),
             }
         }
+        Command::Show { state, farm, json } => match admin::ask(&state, &Request::Show { farm })? {
+            Answer::Farm(farm) if json => print(&format!("{}\n", serde_json::to_string_pretty(&farm)?)),
+            Answer::Farm(farm) => print(&history::farm(&farm, crate::store::unix_time())),
+            other => Err(unexpected(&other)),
+        },
+        Command::Events { state, farm, json, follow } => history::events(&state, farm, json, follow),
+        Command::Revoke { state, farm } => match admin::ask(&state, &Request::Revoke { farm })? {
+            Answer::Revoked(id) => print(&format!("{id} is revoked: it is refused from now on\n")),
+            other => Err(unexpected(&other)),
+        },
         Command::Farms { state, json } => match admin::ask(&state, &Request::Farms {})? {
             Answer::Farms(farms) if json => print(&format!("{}\n", serde_json::to_string_pretty(&farms)?)),
             Answer::Farms(farms) => print(&list::table(&farms, crate::store::unix_time())),

@@ -11,6 +11,7 @@ pub mod connection_state;
 pub mod counters;
 pub mod enrollment;
 pub mod event;
+pub mod history;
 mod ip_updates;
 pub mod limits;
 pub mod network;
@@ -37,6 +38,7 @@ use connection_state::{ConnectionStates, DeviceId, FORGET_DEVICE_AFTER};
 use counters::Counters;
 use enrollment::{Enrollment, FarmRecord, TokenHash, TokenRecord};
 pub use event::{Action, ConnectionId, Event, Now};
+use history::History;
 pub use limits::Limits;
 use network::Network;
 pub use presence::FarmView;
@@ -73,6 +75,7 @@ pub struct Core {
     farms: Farms,
     enrollment: Enrollment,
     watchers: Watchers,
+    history: History,
     timers: Timers,
     handshakes: Bucket,
     handshakes_per_address: Buckets<Network>,
@@ -165,6 +168,7 @@ impl Core {
             farms: Farms::default(),
             enrollment: Enrollment::default(),
             watchers: Watchers::default(),
+            history: History::default(),
             timers: Timers::default(),
             handshakes: Bucket::default(),
             log_lines: Bucket::default(),
@@ -196,6 +200,7 @@ impl Core {
             Event::Enrolled { farm } => self.enrolled(farm, now),
             Event::EnrollmentFailed { farm } => self.enrollment_failed(farm, now),
             Event::TokenIssued { hash, token } => self.token_issued(hash, token, now),
+            Event::Revoked { farm } => self.revoked(farm, now),
             Event::Timeout => {}
             Event::ShutDown { seed } => self.shut_down(seed, now),
         }
@@ -315,6 +320,11 @@ impl Core {
 
     fn shut_down(&mut self, seed: u64, now: Now) {
         self.shutting_down = true;
+        self.write_history(now);
+        self.mark_run(now);
+        for timer in [Timer::History, Timer::Run, Timer::Returned] {
+            self.timers.disarm(timer);
+        }
         let mut state = seed;
         for connection in self.connections.keys().copied().collect::<Vec<_>>() {
             let spread = RETURN_AFTER_MILLIS.end - RETURN_AFTER_MILLIS.start;

@@ -12,6 +12,7 @@ mod origin;
 pub mod outbox;
 mod redirect;
 pub mod relay;
+mod scribe;
 pub mod site;
 mod socket;
 mod strangers;
@@ -150,6 +151,7 @@ pub struct Server {
     ended: Receiver<Infallible>,
     store: Store,
     actor: Task<()>,
+    scribe: Task<()>,
     /// Dropped when the broker ends: requests for pages end then.
     running: Sender<Infallible>,
     strangers: Strangers,
@@ -231,8 +233,14 @@ impl Server {
         let tally = Arc::new(Tally::default());
         let admission = Admission::new(&limits, tally.clone());
         let counted = admission.clone();
+        let now = actor::now();
+        let mut core = Core::new(settings, records.farms, records.tokens, now);
+        core.keep_out(records.revoked.into_iter().map(|(farm, _)| farm));
+        core.remember(records.past, now);
+        let (notes, scribe) = scribe::hire(store.clone());
         let actor = Actor {
-            core: Core::new(settings, records.farms, records.tokens, actor::now()),
+            core,
+            notes,
             store: store.clone(),
             inputs: received,
             reports: inputs.clone(),
@@ -257,6 +265,7 @@ impl Server {
         let desk = Desk { inputs: inputs.clone(), store: store.clone() };
         let (failed, failures) = async_channel::bounded(1);
         let actor = smol::spawn(reported("core", &failed, actor.run()));
+        let scribe = smol::spawn(scribe.run());
         let (tls, renewal, renew, expiry) = match secured {
             Some(Opened { tls, renewal, renew, expiry }) => {
                 (Some(tls), Some(renewal), Some(renew), Some(expiry))
@@ -313,6 +322,7 @@ impl Server {
             ended,
             store,
             actor,
+            scribe,
             running,
             strangers,
             tasks,
@@ -394,6 +404,11 @@ impl Server {
         })
         .await;
         drop(self.strangers);
+        // The actor's last notes: a disk that hangs must not hold the end up.
+        smol::future::or(self.scribe, async {
+            Timer::after(SHUTDOWN_WITHIN).await;
+        })
+        .await;
         self.store.close().await;
     }
 }

@@ -7,6 +7,7 @@ use farm_protocol::id::FarmId;
 use farm_store::{Batch, Error, OpenError, Options, Store, Table};
 
 use crate::core::enrollment::{FarmRecord, TokenHash, TokenRecord};
+use crate::core::history::{Entry, Past, Writing};
 use crate::core::relay::credentials::SECRET_BYTES;
 
 /// The store's schema that this version writes.
@@ -14,6 +15,15 @@ const SCHEMA: u32 = 1;
 
 /// Vital: who loses them has to visit every farm.
 const FARMS: Table<[u8; FarmId::LEN], FarmRecord> = Table::vital("farms");
+
+/// Vital: a farm that was revoked stays so. When it was, seconds since 1970.
+const REVOKED: Table<[u8; FarmId::LEN], u64> = Table::vital("revoked");
+
+/// The log of the farms.
+const HISTORY: Table<u64, Entry> = Table::new("history");
+
+/// When the broker ran: from start to last mark, seconds since 1970.
+const RUNS: Table<u64, u64> = Table::new("runs");
 
 /// Not vital: a lost token is replaced by issuing another.
 const TOKENS: Table<[u8; 32], TokenRecord> = Table::new("tokens");
@@ -55,6 +65,10 @@ pub struct Records {
     pub farms: Vec<(FarmId, FarmRecord)>,
     /// The open tokens.
     pub tokens: Vec<(TokenHash, TokenRecord)>,
+    /// The revoked farms, and when.
+    pub revoked: Vec<(FarmId, u64)>,
+    /// The log.
+    pub past: Past,
 }
 
 /// Opens the store in the state directory and reads all of it. Blocks.
@@ -69,11 +83,63 @@ pub fn open(state: &Path) -> Result<(Store, Records), RecordsError> {
     }
     let farms = store.range(&FARMS, .., usize::MAX)?;
     let tokens = store.range(&TOKENS, .., usize::MAX)?;
+    let revoked = store.range(&REVOKED, .., usize::MAX)?;
+    // Nobody is kept away by a log that can't be read.
+    let entries = readable(store.range(&HISTORY, .., usize::MAX), "history");
+    let runs = readable(store.range(&RUNS, .., usize::MAX), "runs");
     let records = Records {
         farms: farms.into_iter().map(|(id, record)| (FarmId::from_bytes(id), record)).collect(),
         tokens: tokens.into_iter().map(|(hash, token)| (TokenHash(hash), token)).collect(),
+        revoked: revoked.into_iter().map(|(id, at)| (FarmId::from_bytes(id), at)).collect(),
+        past: Past { entries, runs },
     };
     Ok((store, records))
+}
+
+fn readable<T>(read: Result<Vec<T>, Error>, table: &str) -> Vec<T> {
+    read.unwrap_or_else(|error| {
+        tracing::error!(%error, table, "the log of the farms can't be read: it begins anew");
+        Vec::new()
+    })
+}
+
+/// Makes it durable that a farm is revoked, in one transaction.
+///
+/// # Errors
+/// The store's; nothing has changed then.
+pub async fn revoke(store: &Store, farm: FarmId, now: u64) -> Result<(), Error> {
+    let mut batch = Batch::new();
+    batch.remove(&FARMS, farm.as_bytes())?;
+    batch.put(&REVOKED, farm.as_bytes(), &now)?;
+    store.commit(batch).await
+}
+
+/// Writes to the log of the farms.
+///
+/// # Errors
+/// The store's; nothing was written then.
+pub async fn write_history(store: &Store, writing: &Writing) -> Result<(), Error> {
+    let mut batch = Batch::new();
+    for number in &writing.remove {
+        batch.remove(&HISTORY, number)?;
+    }
+    for (number, entry) in &writing.add {
+        batch.put(&HISTORY, number, entry)?;
+    }
+    store.commit(batch).await
+}
+
+/// Notes that the broker runs.
+///
+/// # Errors
+/// The store's; nothing was written then.
+pub async fn mark_run(store: &Store, start: u64, until: u64, forget: &[u64]) -> Result<(), Error> {
+    let mut batch = Batch::new();
+    for run in forget {
+        batch.remove(&RUNS, run)?;
+    }
+    batch.put(&RUNS, &start, &until)?;
+    store.commit(batch).await
 }
 
 /// Makes an enrollment durable, and its token used, in one transaction.

@@ -63,7 +63,9 @@ impl AcmeSettings {
                 ));
             }
             let fits = |label: &str| {
-                !label.is_empty() && label.len() <= 63 && label.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-')
+                !label.is_empty()
+                    && label.len() <= 63
+                    && label.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-')
             };
             let number = domain.bytes().all(|c| c.is_ascii_digit() || c == b'.');
             if number || domain.len() > 253 || !domain.split('.').all(fits) {
@@ -74,7 +76,9 @@ impl AcmeSettings {
             return Err(format!("the directory {:?} is no https:// URL", self.directory));
         }
         match &self.contact {
-            Some(contact) if !contact.contains('@') => Err(format!("the contact {contact:?} is no mail address")),
+            Some(contact) if !contact.contains('@') => {
+                Err(format!("the contact {contact:?} is no mail address"))
+            }
             _ => Ok(()),
         }
     }
@@ -131,8 +135,11 @@ mod tests {
 
     #[test]
     fn a_domain_is_enough() {
-        let settings = read("[acme]\ndomains = [\"Broker.example.org\"]\ncontact = \"me@example.org\"").unwrap();
-        let CertificateSource::Acme(acme) = settings.source(Path::new("/state")) else { panic!("{settings:?}") };
+        let settings =
+            read("[acme]\ndomains = [\"Broker.example.org\"]\ncontact = \"me@example.org\"").unwrap();
+        let CertificateSource::Acme(acme) = settings.source(Path::new("/state")) else {
+            panic!("{settings:?}")
+        };
         assert_eq!(acme.domains, ["broker.example.org"]);
         assert_eq!(acme.contact, ["mailto:me@example.org"]);
         assert_eq!((acme.directory.as_str(), acme.state.as_path()), (LETS_ENCRYPT, Path::new("/state/acme")));

@@ -69,6 +69,10 @@ impl Core {
             }
             Role::Farm => {
                 let farm = FarmId::of(&claim.key);
+                if self.enrollment.revoked.contains(&farm) {
+                    self.counters.refused_revoked += 1;
+                    return self.refuse(connection, RefusedReason::Revoked, now);
+                }
                 if self.farms.is_enrolled(farm) {
                     self.admit(connection, DeviceId::Farm(farm), entrant, now);
                 } else {

@@ -17,6 +17,9 @@ impl Core {
                 }
                 Timer::Announce(farm) => self.announce(farm, now),
                 Timer::Tokens => self.forget_expired_tokens(now),
+                Timer::History => self.write_history(now),
+                Timer::Run => self.mark_run(now),
+                Timer::Returned => self.note_who_did_not_return(now),
             }
         }
     }

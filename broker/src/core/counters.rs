@@ -59,6 +59,8 @@ counters! {
     refused_wrong_name,
     /// Refused: an older or absurd epoch.
     refused_stale_epoch,
+    /// Refused: the operator revoked the farm.
+    refused_revoked,
     /// Refused: broke the protocol.
     refused_protocol,
     /// Limit: connections altogether.
@@ -85,6 +87,8 @@ counters! {
     limit_watches,
     /// Limit: presence of one farm changed too often and was held back.
     limit_presence,
+    /// Changes of a farm that came too often to be recorded one by one.
+    history_held_back,
     /// Signals whose receiver is not here, not known to the sender, or unknown.
     undelivered_offline,
     /// Limit: sockets altogether.

@@ -1,7 +1,7 @@
 //! Which farms may use this broker: enrolled ones, and those that bring a
 //! one-time token.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use farm_protocol::base32;
@@ -84,6 +84,8 @@ pub fn presentable(name: &str) -> String {
 pub(super) struct Enrollment {
     pub(super) tokens: BTreeMap<TokenHash, TokenRecord>,
     pub(super) pending: BTreeMap<FarmId, Pending>,
+    /// Farms that the operator wants to see no more.
+    pub(super) revoked: BTreeSet<FarmId>,
 }
 
 /// An enrollment that is being made durable.
@@ -104,6 +106,24 @@ impl Core {
     pub(super) fn token_issued(&mut self, hash: TokenHash, token: TokenRecord, now: Now) {
         self.enrollment.tokens.insert(hash, token);
         self.timers.arm(Timer::Tokens, now.instant + TOKEN_SWEEP);
+    }
+
+    /// Farms that were revoked in earlier runs. Once, after [`Core::new`].
+    pub fn keep_out(&mut self, revoked: impl IntoIterator<Item = FarmId>) {
+        self.enrollment.revoked.extend(revoked);
+    }
+
+    /// A farm is to be seen no more: whoever has its key is told so.
+    pub(super) fn revoked(&mut self, farm: FarmId, now: Now) {
+        self.enrollment.revoked.insert(farm);
+        if let Some(connection) = self.states.connection_of(DeviceId::Farm(farm)) {
+            self.close(connection, Some(refused(RefusedReason::Revoked)), now);
+        }
+        let name = self.farms.record(farm).map_or("", |record| record.name.as_str());
+        tracing::info!(%farm, name, "farm revoked");
+        self.farms.remove(farm);
+        self.announce(farm, now);
+        self.forget_history(farm, now);
     }
 
     /// An authenticated farm that is not enrolled: only a good token helps.

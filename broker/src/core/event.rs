@@ -8,6 +8,7 @@ use farm_protocol::id::FarmId;
 use farm_protocol::keys::Nonce;
 
 use super::enrollment::{FarmRecord, TokenHash, TokenRecord};
+use super::history::Writing;
 
 /// One WebSocket, never reused within a run of the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -70,6 +71,11 @@ pub enum Event {
         /// What is kept of it.
         token: TokenRecord,
     },
+    /// The operator revoked an enrolled farm; it is durable.
+    Revoked {
+        /// The farm.
+        farm: FarmId,
+    },
     /// Time went by.
     Timeout,
     /// The broker goes away.
@@ -106,5 +112,19 @@ pub enum Action {
     ForgetToken {
         /// The token's hash.
         hash: TokenHash,
+    },
+    /// Write the log of the farms, in the order of these actions.
+    WriteHistory {
+        /// What is new, and what gave way.
+        writing: Box<Writing>,
+    },
+    /// Note that the broker runs, in the same order.
+    MarkRun {
+        /// Since when, seconds since 1970: the run's name.
+        start: u64,
+        /// Until now.
+        until: u64,
+        /// Runs that nobody asks for any more.
+        forget: Vec<u64>,
     },
 }

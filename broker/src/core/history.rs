@@ -15,10 +15,10 @@ use serde::{Deserialize, Serialize};
 
 pub use availability::{Availability, Span, availability};
 
+use super::Core;
 use super::bucket::{Bucket, Rate};
 use super::event::{Action, Now};
 use super::timers::Timer;
-use super::Core;
 
 /// Entries that are kept of one farm; the oldest gives way.
 pub const ENTRIES_PER_FARM: usize = 1000;
@@ -26,8 +26,8 @@ pub const ENTRIES_PER_FARM: usize = 1000;
 /// Entries that are kept of all farms together, about 120 bytes each.
 pub const ENTRIES: usize = 100_000;
 
-/// Entries of one farm: a restless one has no more than 288 a day.
-const ENTRIES_RATE: Rate = Rate::per_minute(20, 1);
+/// Entries of one farm: 20 at once, and a restless one 288 a day.
+const ENTRIES_RATE: Rate = Rate { burst: 20, interval: Duration::from_secs(300) };
 
 /// Entries of all farms: twice 10,000 at once when their network fails, and
 /// then what a disk bears for ever: 1.4 KB an entry in groups, 120 MB a day.
@@ -39,6 +39,9 @@ pub const WRITE_AFTER: Duration = Duration::from_secs(2);
 
 /// Entries in one write: below the store's 64 KiB a batch with room.
 const WRITE_AT_ONCE: usize = 256;
+
+/// Changes that wait for their turn are looked at so often.
+const HELD_EVERY: Duration = Duration::from_secs(60);
 
 /// Farms that do not come back this long after a start of the broker are away.
 /// Devices are told to return within 3 s and then try every few seconds.
@@ -67,10 +70,6 @@ pub enum Change {
     Moved(IpAddr),
     /// It went.
     Offline,
-    /// The operator was told that it is away.
-    ToldAway,
-    /// The operator was told that it is back.
-    ToldBack,
 }
 
 /// One line of the log.
@@ -108,7 +107,6 @@ struct Farm {
     bucket: Bucket,
     online: bool,
     address: Option<IpAddr>,
-    told_away: bool,
     /// What its last entry says.
     recorded: Option<(bool, Option<IpAddr>)>,
 }
@@ -152,8 +150,6 @@ impl History {
                     (farm.online, farm.address) = (true, Some(address));
                 }
                 Change::Offline => farm.online = false,
-                Change::ToldAway => farm.told_away = true,
-                Change::ToldBack => farm.told_away = false,
             }
             farm.recorded = Some((farm.online, farm.address));
         }
@@ -167,36 +163,42 @@ impl History {
         self.farms.iter().filter(|(_, farm)| farm.online).map(|(id, _)| *id).collect()
     }
 
-    /// A farm is here, at this address, or not. Whether it was before.
-    fn set(&mut self, id: FarmId, at: Option<IpAddr>) {
+    /// A farm is here, at this address, or not. `false` if that can't be
+    /// recorded yet because it changes too often.
+    fn set(&mut self, id: FarmId, at: Option<IpAddr>, now: Now) -> bool {
         let farm = self.farms.entry(id).or_default();
         farm.online = at.is_some();
         farm.address = at.or(farm.address);
-        self.held.insert(id);
+        self.record(id, now)
     }
 
-    /// Records what is held and has its turn. `true` if something stays held.
-    fn settle(&mut self, now: Now) -> bool {
-        for id in std::mem::take(&mut self.held) {
-            let Some(farm) = self.farms.get_mut(&id) else { continue };
-            let change = match (farm.recorded, farm.online, farm.address) {
-                (Some((true, before)), true, address) if before == address => continue,
-                (Some((true, _)), true, Some(address)) => Change::Moved(address),
-                (_, true, Some(address)) => Change::Online(address),
-                (Some((true, _)), false, _) => Change::Offline,
-                _ => continue,
-            };
-            // The one farm first: it must not use up what is for all.
-            if !farm.bucket.take(ENTRIES_RATE, 1, now.instant)
-                || !self.bucket.take(ALL_ENTRIES_RATE, 1, now.instant)
-            {
-                self.held.insert(id);
-                continue;
-            }
-            farm.recorded = Some((farm.online, farm.address));
-            self.add(Entry { farm: id, at: now.unix, change });
+    fn record(&mut self, id: FarmId, now: Now) -> bool {
+        self.held.remove(&id);
+        let Some(farm) = self.farms.get_mut(&id) else { return true };
+        let change = match (farm.recorded, farm.online, farm.address) {
+            (Some((true, before)), true, address) if before == address => return true,
+            (Some((true, _)), true, Some(address)) => Change::Moved(address),
+            (_, true, Some(address)) => Change::Online(address),
+            (Some((true, _)), false, _) => Change::Offline,
+            _ => return true,
+        };
+        // The one farm first: it must not use up what is for all.
+        if !farm.bucket.take(ENTRIES_RATE, 1, now.instant)
+            || !self.bucket.take(ALL_ENTRIES_RATE, 1, now.instant)
+        {
+            self.held.insert(id);
+            return false;
         }
-        !self.held.is_empty()
+        farm.recorded = Some((farm.online, farm.address));
+        self.add(Entry { farm: id, at: now.unix, change });
+        true
+    }
+
+    /// Records what was held and has its turn now.
+    fn settle(&mut self, now: Now) {
+        for id in self.held.clone() {
+            self.record(id, now);
+        }
     }
 
     fn add(&mut self, entry: Entry) {
@@ -227,10 +229,9 @@ impl History {
 
     fn drop_entry(&mut self, number: u64) {
         self.entries.remove(&number);
-        let unwritten = self.writing.add.iter().position(|(added, _)| *added == number);
-        match unwritten {
-            Some(index) => drop(self.writing.add.remove(index)),
-            None => self.writing.remove.push(number),
+        match self.writing.add.binary_search_by_key(&number, |(added, _)| *added) {
+            Ok(index) => drop(self.writing.add.remove(index)),
+            Err(_) => self.writing.remove.push(number),
         }
     }
 
@@ -245,14 +246,15 @@ impl History {
     /// The entries after a number, of one farm or of all, oldest first.
     pub fn after(&self, number: u64, farm: Option<FarmId>) -> impl Iterator<Item = (u64, &Entry)> {
         let after = self.entries.range(number..);
-        after.map(|(number, entry)| (*number, entry)).filter(move |(_, entry)| {
-            farm.is_none_or(|farm| farm == entry.farm)
-        })
+        after
+            .map(|(number, entry)| (*number, entry))
+            .filter(move |(_, entry)| farm.is_none_or(|farm| farm == entry.farm))
     }
 
     /// The newest entries, oldest first.
     pub fn newest(&self, count: usize, farm: Option<FarmId>) -> Vec<(u64, Entry)> {
-        let newest = self.entries.iter().rev().filter(|(_, entry)| farm.is_none_or(|farm| farm == entry.farm));
+        let newest =
+            self.entries.iter().rev().filter(|(_, entry)| farm.is_none_or(|farm| farm == entry.farm));
         let mut newest: Vec<_> = newest.take(count).map(|(number, entry)| (*number, *entry)).collect();
         newest.reverse();
         newest
@@ -281,7 +283,6 @@ impl History {
                     up.extend(came.take().map(|from| Span { from, until: entry.at }));
                     since = Some(entry.at);
                 }
-                Change::ToldAway | Change::ToldBack => continue,
             }
             known_from = known_from.or(Some(entry.at));
         }
@@ -289,7 +290,11 @@ impl History {
         // Older entries may have given way: what was then is not known.
         let all = farm.numbers.len() < ENTRIES_PER_FARM && self.entries.len() < ENTRIES;
         let known_from = known_from.filter(|_| !all).unwrap_or(0).max(enrolled);
-        let runs: Vec<Span> = self.runs.iter().map(|(from, until)| Span { from: *from, until: *until }).collect();
+        let runs: Vec<Span> = self
+            .runs
+            .iter()
+            .map(|(from, until)| Span { from: *from, until: if *from == self.run { now } else { *until } })
+            .collect();
         let of = |length: u64| {
             let from = now.saturating_sub(length).max(known_from);
             availability(&up, &runs, Span { from, until: now })
@@ -306,7 +311,8 @@ impl History {
         let old = self.runs.iter().filter(|(start, until)| **start != run && **until + MONTH < now);
         let mut gone: Vec<u64> = old.map(|(start, _)| *start).collect();
         let too_many = (self.runs.len() - gone.len()).saturating_sub(RUNS);
-        let oldest: Vec<u64> = self.runs.keys().filter(|start| !gone.contains(start)).take(too_many).copied().collect();
+        let oldest: Vec<u64> =
+            self.runs.keys().filter(|start| !gone.contains(start)).take(too_many).copied().collect();
         gone.extend(oldest);
         for start in &gone {
             self.runs.remove(start);
@@ -350,24 +356,28 @@ impl Core {
 
     /// A farm is here, perhaps from a new address.
     pub(super) fn note_here(&mut self, farm: FarmId, address: IpAddr, now: Now) {
-        self.history.set(farm, Some(address));
-        self.settle_history(now);
+        self.note(farm, Some(address), now);
     }
 
     /// A farm is gone.
     pub(super) fn note_gone(&mut self, farm: FarmId, now: Now) {
-        self.history.set(farm, None);
-        self.settle_history(now);
+        self.note(farm, None, now);
+    }
+
+    fn note(&mut self, farm: FarmId, at: Option<IpAddr>, now: Now) {
+        if !self.history.set(farm, at, now) {
+            self.counters.history_held_back += 1;
+        }
+        self.write_later(now);
     }
 
     /// Who was here at the end of the last run and is not now is away.
     pub(super) fn note_who_did_not_return(&mut self, now: Now) {
         for farm in self.history.expected() {
             if !self.farms.seen(farm).is_some_and(|seen| seen.online) {
-                self.history.set(farm, None);
+                self.note_gone(farm, now);
             }
         }
-        self.settle_history(now);
     }
 
     pub(super) fn forget_history(&mut self, farm: FarmId, now: Now) {
@@ -375,18 +385,10 @@ impl Core {
         self.write_later(now);
     }
 
-    fn settle_history(&mut self, now: Now) {
-        if self.history.settle(now) {
-            self.counters.limit_history += 1;
-        }
-        self.write_later(now);
-    }
-
     fn write_later(&mut self, now: Now) {
         let waits = !self.history.writing.add.is_empty() || !self.history.writing.remove.is_empty();
         if (waits || !self.history.held.is_empty()) && !self.timers.is_armed(Timer::History) {
-            // What is held waits for tokens, which come slowly.
-            let after = if waits { WRITE_AFTER } else { Duration::from_secs(60) };
+            let after = if waits { WRITE_AFTER } else { HELD_EVERY };
             self.timers.arm(Timer::History, now.instant + after);
         }
     }

@@ -37,6 +37,7 @@ impl Core {
                 self.log_farm(farm, "farm online", now);
             }
             self.announce(farm, now);
+            self.note_here(farm, address, now);
         }
     }
 
@@ -46,6 +47,7 @@ impl Core {
         let no_longer_shown = self.farms.went(farm, most, now.instant);
         self.log_farm(farm, "farm offline", now);
         self.announce(farm, now);
+        self.note_gone(farm, now);
         if let Some(longest_away) = no_longer_shown {
             self.announce(longest_away, now);
         }

@@ -116,6 +116,14 @@ impl Farms {
         self.farms.insert(farm, Farm { record, seen: None });
     }
 
+    /// A farm is no longer enrolled.
+    pub(super) fn remove(&mut self, farm: FarmId) {
+        self.version += 1;
+        let Some(Farm { seen: Some(seen), .. }) = self.farms.remove(&farm) else { return };
+        self.offline.remove(&(seen.since, farm));
+        self.release(farm, &seen.invitations);
+    }
+
     pub(super) fn enrolled(&self) -> usize {
         self.farms.len()
     }

@@ -3,6 +3,7 @@
 mod authentication;
 mod cleanup;
 mod enrollment;
+mod history;
 mod hostile;
 mod limits;
 mod presence;

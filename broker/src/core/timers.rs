@@ -19,6 +19,12 @@ pub(super) enum Timer {
     Announce(FarmId),
     /// Expired enrollment tokens are thrown away.
     Tokens,
+    /// The log of the farms is written.
+    History,
+    /// It is noted that the broker still runs.
+    Run,
+    /// Who did not come back after the broker's start is away.
+    Returned,
 }
 
 impl Timer {
@@ -28,6 +34,9 @@ impl Timer {
             Self::Device(_) => "an absent device may be forgotten",
             Self::Announce(_) => "held-back presence of a farm",
             Self::Tokens => "expired enrollment tokens",
+            Self::History => "the log of the farms is written",
+            Self::Run => "it is noted that the broker still runs",
+            Self::Returned => "who did not come back after the start is away",
         }
     }
 }
@@ -69,7 +78,7 @@ impl Timers {
         })
     }
 
-    #[cfg(test)]
+    /// Whether the timer is set.
     pub(super) fn is_armed(&self, timer: Timer) -> bool {
         self.armed.contains_key(&timer)
     }

@@ -9,6 +9,7 @@ use async_channel::{Receiver, Sender};
 use bytes::Bytes;
 use farm_protocol::broker::FromBroker;
 use farm_protocol::codec;
+use farm_protocol::id::FarmId;
 use farm_store::Store;
 use smol::Timer;
 
@@ -16,9 +17,11 @@ use super::digest::Digest;
 use super::metrics::Stock;
 use super::outbox::Outbox;
 use super::relay::Relay;
+use super::scribe::{Note, Notes};
 use super::tally::Tally;
-use crate::admin::FarmLine;
+use crate::admin::{EventLine, Events, FarmDetails, FarmLine};
 use crate::core::counters::Counters;
+use crate::core::history::Entry;
 use crate::core::{Action, ConnectionId, Core, Event, Now};
 use crate::store;
 
@@ -27,6 +30,12 @@ pub(super) const QUEUE: usize = 1024;
 
 /// Events handled before the deadlines are looked at again.
 const BATCH: usize = 256;
+
+/// Lines of the log in one answer: about 200 bytes each.
+const EVENTS_AT_ONCE: usize = 1000;
+
+/// Lines of the log that are shown with a farm.
+const SHOWN_EVENTS: usize = 20;
 
 /// What the actor is told.
 #[derive(Debug)]
@@ -39,6 +48,12 @@ pub(super) enum Input {
     MayIssueToken(Sender<bool>),
     /// The operator's list.
     Farms(Sender<Vec<FarmLine>>),
+    /// Which farm does the operator mean: an id, its beginning, or a name?
+    Find(String, Sender<Result<FarmId, String>>),
+    /// All about one farm.
+    Show(FarmId, Sender<Option<FarmDetails>>),
+    /// The log from a number on, or its newest lines; of one farm or of all.
+    Events(Option<u64>, Option<FarmId>, Sender<Events>),
     /// The counters.
     Counters(Sender<Counters>),
     /// The counters, and what there is.
@@ -64,6 +79,8 @@ pub(super) struct Actor {
     pub(super) tally: Arc<Tally>,
     /// Knows what it carried for whom.
     pub(super) relay: Option<Arc<Relay>>,
+    /// For the log of the farms.
+    pub(super) notes: Notes,
 }
 
 impl Actor {
@@ -118,6 +135,15 @@ impl Actor {
             Input::Farms(answer) => {
                 let _gone = answer.try_send(self.farm_lines());
             }
+            Input::Find(which, answer) => {
+                let _gone = answer.try_send(self.find(&which));
+            }
+            Input::Show(farm, answer) => {
+                let _gone = answer.try_send(self.show(farm));
+            }
+            Input::Events(from, farm, answer) => {
+                let _gone = answer.try_send(self.events(from, farm));
+            }
             Input::Counters(answer) => {
                 let _gone = answer.try_send(self.tally.with(self.core.counters()));
             }
@@ -139,6 +165,63 @@ impl Actor {
             farms_online += usize::from(farm.online);
         }
         Stock { connections: self.outboxes.len(), farms, farms_online }
+    }
+
+    fn find(&self, which: &str) -> Result<FarmId, String> {
+        let farms: Vec<_> = self.core.farms().collect();
+        let whole = farms.iter().filter(|farm| farm.name == which || farm.id.to_string() == which);
+        let mut found: Vec<_> = whole.collect();
+        if found.is_empty() && !which.is_empty() {
+            found = farms.iter().filter(|farm| farm.id.to_string().starts_with(which)).collect();
+        }
+        match found.as_slice() {
+            [one] => Ok(one.id),
+            [] => Err(format!("no farm is called {which:?}: `farm-broker farms` lists them")),
+            many => {
+                let ids: Vec<String> = many.iter().take(5).map(|farm| farm.id.to_string()).collect();
+                Err(format!(
+                    "{} farms are meant by {which:?}: name one by its id ({}…)",
+                    many.len(),
+                    ids.join(", ")
+                ))
+            }
+        }
+    }
+
+    fn show(&self, id: FarmId) -> Option<FarmDetails> {
+        let line = self.farm_lines().into_iter().find(|line| line.id == id.to_string())?;
+        let past = self.core.history().of(id, line.enrolled, now().unix);
+        let newest = self.core.history().newest(SHOWN_EVENTS, Some(id));
+        let events = newest.into_iter().map(|(number, entry)| EventLine::of(number, &entry, &line.name));
+        Some(FarmDetails {
+            since: line.since.or(past.since),
+            address: past.address.map(|address| address.to_string()),
+            day: past.day,
+            month: past.month,
+            events: events.collect(),
+            id: line.id,
+            name: line.name,
+            online: line.online,
+            enrolled: line.enrolled,
+        })
+    }
+
+    fn events(&self, from: Option<u64>, farm: Option<FarmId>) -> Events {
+        let history = self.core.history();
+        let entries: Vec<_> = match from {
+            Some(from) => {
+                let after = history.after(from, farm).take(EVENTS_AT_ONCE);
+                after.map(|(number, entry)| (number, *entry)).collect()
+            }
+            None => history.newest(EVENTS_AT_ONCE, farm),
+        };
+        let full = entries.len() == EVENTS_AT_ONCE && from.is_some();
+        let last = entries.last().map(|(number, _)| number + 1).filter(|_| full);
+        let names: BTreeMap<FarmId, String> = self.core.farms().map(|farm| (farm.id, farm.name)).collect();
+        let line = |(number, entry): (u64, Entry)| {
+            EventLine::of(number, &entry, names.get(&entry.farm).map_or("", |name| name))
+        };
+        Events { events: entries.into_iter().map(line).collect(), next: last.unwrap_or(history.next()) }
     }
 
     fn farm_lines(&self) -> Vec<FarmLine> {
@@ -184,6 +267,10 @@ impl Actor {
                         let _ended = reports.send(Input::Event(event)).await;
                     })
                     .detach();
+                }
+                Action::WriteHistory { writing } => self.notes.leave(Note::History(writing)),
+                Action::MarkRun { start, until, forget } => {
+                    self.notes.leave(Note::Run { start, until, forget });
                 }
                 Action::ForgetToken { hash } => {
                     let store = self.store.clone();

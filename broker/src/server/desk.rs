@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_channel::Sender;
 use farm_protocol::base32;
+use farm_protocol::id::FarmId;
 use farm_store::Store;
 use futures_util::io::BufReader;
 use futures_util::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
@@ -129,6 +130,9 @@ impl Desk {
     async fn answer(&self, request: Request) -> Answer {
         let answer = match request {
             Request::Enroll { name, valid_seconds } => return self.enroll(name, valid_seconds).await,
+            Request::Show { farm } => return self.show(farm).await,
+            Request::Events { from, farm } => return self.events(from, farm).await,
+            Request::Revoke { farm } => return self.revoke(farm).await,
             Request::Farms {} => self.ask(Input::Farms).await.map(Answer::Farms),
             Request::Counters {} => {
                 let counters = self.ask(Input::Counters).await;
@@ -172,6 +176,52 @@ impl Desk {
             return ending();
         }
         Answer::Token(base32::encode(&token))
+    }
+
+    async fn find(&self, which: String) -> Result<FarmId, Answer> {
+        match self.ask(|answer| Input::Find(which, answer)).await {
+            Some(found) => found.map_err(Answer::Error),
+            None => Err(ending()),
+        }
+    }
+
+    async fn show(&self, which: String) -> Answer {
+        let farm = match self.find(which).await {
+            Ok(farm) => farm,
+            Err(answer) => return answer,
+        };
+        match self.ask(|answer| Input::Show(farm, answer)).await {
+            Some(Some(details)) => Answer::Farm(Box::new(details)),
+            Some(None) => Answer::Error(format!("{farm} is gone")),
+            None => ending(),
+        }
+    }
+
+    async fn events(&self, from: Option<u64>, which: Option<String>) -> Answer {
+        let farm = match which {
+            Some(which) => match self.find(which).await {
+                Ok(farm) => Some(farm),
+                Err(answer) => return answer,
+            },
+            None => None,
+        };
+        let events = self.ask(|answer| Input::Events(from, farm, answer)).await;
+        events.map_or_else(ending, Answer::Events)
+    }
+
+    async fn revoke(&self, which: String) -> Answer {
+        let farm = match self.find(which).await {
+            Ok(farm) => farm,
+            Err(answer) => return answer,
+        };
+        // Durable before it is told, and before the farm is.
+        if let Err(error) = store::revoke(&self.store, farm, store::unix_time()).await {
+            return Answer::Error(format!("{farm} is not revoked, that could not be stored: {error}"));
+        }
+        if self.inputs.send(Input::Event(Event::Revoked { farm })).await.is_err() {
+            return ending();
+        }
+        Answer::Revoked(farm.to_string())
     }
 
     /// Asks the actor; `None` when the broker is ending.

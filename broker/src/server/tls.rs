@@ -173,7 +173,10 @@ fn tell(watched: &Watched, what: &str) {
 }
 
 /// TLS 1.2 and 1.3 with the library's safe choice of ciphers.
-fn config(certificate: Arc<dyn ResolvesServerCert>, by_acme: bool) -> Result<Arc<ServerConfig>, rustls::Error> {
+fn config(
+    certificate: Arc<dyn ResolvesServerCert>,
+    by_acme: bool,
+) -> Result<Arc<ServerConfig>, rustls::Error> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()

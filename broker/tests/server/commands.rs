@@ -8,12 +8,12 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use farm_protocol::broker::FromBroker;
+use farm_protocol::broker::{FromBroker, RefusedReason};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use crate::client::{Client, Device, run};
+use crate::client::{Client, Device, End, run};
 
 fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_farm-broker"));
@@ -297,4 +297,59 @@ fn one_ready_line_is_all_that_is_printed() {
     let mut rest = String::new();
     out.read_to_string(&mut rest).unwrap();
     assert_eq!(rest, "");
+}
+
+#[test]
+fn an_operator_sees_a_farms_past_and_revokes_it() {
+    let dir = TempDir::new().unwrap();
+    let broker = Running::start(dir.path(), &["--public-url", "http://broker.example.org"]);
+    let token = text(&output(&["enroll", "--name", "North field"], dir.path()).stdout).trim().to_owned();
+    let farm = Device::farm(1);
+    let id = farm.farm_id().to_string();
+    let client = run(async {
+        let mut client = Client::connect(broker.address).await.unwrap();
+        let answer = client.authenticate(&farm, Some(&token)).await;
+        assert!(matches!(answer, FromBroker::Welcome(_)), "{answer:?}");
+        client
+    });
+    let shown = output(&["show", &id[..8], "--json"], dir.path());
+    let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!((&shown["id"], &shown["online"]), (&id.as_str().into(), &true.into()));
+    assert_eq!((&shown["address"], &shown["events"][0]["event"]), (&"127.0.0.1".into(), &"online".into()));
+    drop(client);
+    // The log goes on over a restart.
+    assert_eq!(broker.stop(Signal::SIGTERM), Some(0));
+    let broker = Running::start(dir.path(), &["--public-url", "http://broker.example.org"]);
+    let lines = || {
+        let events = output(&["events", "--farm", "North field", "--json"], dir.path());
+        let lines = text(&events.stdout).lines().map(|line| serde_json::from_str(line).unwrap());
+        lines.collect::<Vec<serde_json::Value>>()
+    };
+    assert_eq!(lines()[0]["event"], "online");
+    let table = output(&["show", "North field"], dir.path());
+    assert!(text(&table.stdout).contains("127.0.0.1"), "{table:?}");
+
+    let mut client = run(async {
+        let mut client = Client::connect(broker.address).await.unwrap();
+        client.enter(&farm).await;
+        client
+    });
+    let revoked = output(&["revoke", "North field"], dir.path());
+    assert!(text(&revoked.stdout).starts_with(&id), "{revoked:?}");
+    assert_eq!(run(client.end()), End::Refused(RefusedReason::Revoked));
+    let missing = output(&["revoke", "North field"], dir.path());
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(text(&missing.stderr).contains("North field"), "{missing:?}");
+    // Durable as soon as it was said, and no token opens the door again.
+    broker.stop(Signal::SIGKILL);
+    let broker = Running::start(dir.path(), &["--public-url", "http://broker.example.org"]);
+    let token = text(&output(&["enroll"], dir.path()).stdout).trim().to_owned();
+    for token in [None, Some(token.as_str())] {
+        let answer = run(async {
+            let mut client = Client::connect(broker.address).await.unwrap();
+            client.authenticate(&farm, token).await
+        });
+        assert!(matches!(answer, FromBroker::Refused(refused) if refused.reason == RefusedReason::Revoked));
+    }
+    assert_eq!(text(&output(&["farms", "--json"], dir.path()).stdout).trim(), "[]");
 }

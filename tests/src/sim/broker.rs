@@ -155,7 +155,10 @@ impl Broker {
                         ctx.push(down, Parcel::Fin);
                     }
                 }
-                Action::Enroll { .. } | Action::ForgetToken { .. } => {}
+                Action::Enroll { .. }
+                | Action::ForgetToken { .. }
+                | Action::WriteHistory { .. }
+                | Action::MarkRun { .. } => {}
             }
         }
     }

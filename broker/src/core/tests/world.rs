@@ -128,6 +128,8 @@ pub(super) struct World {
     nonces: BTreeMap<ConnectionId, Nonce>,
     /// Enrollments and forgotten tokens that the store was asked for.
     pub(super) stored: Vec<Action>,
+    /// What the log's writer was asked for.
+    pub(super) written: Vec<Action>,
 }
 
 impl World {
@@ -153,6 +155,7 @@ impl World {
             closed: BTreeSet::new(),
             nonces: BTreeMap::new(),
             stored: Vec::new(),
+            written: Vec::new(),
         }
     }
 
@@ -175,6 +178,7 @@ impl World {
                 Action::Close { connection } => {
                     assert!(self.closed.insert(connection), "{connection:?} closed twice");
                 }
+                Action::WriteHistory { .. } | Action::MarkRun { .. } => self.written.push(action),
                 other => self.stored.push(other),
             }
         }
@@ -362,7 +366,7 @@ impl World {
         assert!(core.connections.len() <= limits.connections);
         assert!(
             core.timers.len()
-                <= core.connections.len() + core.states.away().count() + core.farms.enrolled() + 1
+                <= core.connections.len() + core.states.away().count() + core.farms.enrolled() + 4
         );
         for view in core.farms() {
             let connected = core.states.connection_of(DeviceId::Farm(view.id)).is_some();

@@ -104,8 +104,7 @@ impl Acme {
     /// for a moment.
     pub(super) fn open(options: AcmeOptions) -> Result<Self, TlsError> {
         let client = client(&options)?;
-        let kept =
-            Kept::new(options.state.clone(), &options.domains, &options.contact, &options.directory);
+        let kept = Kept::new(options.state.clone(), &options.domains, &options.contact, &options.directory);
         let shown = Arc::new(Shown::default());
         let acme = Self { options, client, kept, shown, pace: Pace::default(), told: None };
         match acme.kept.certificate() {
@@ -207,7 +206,10 @@ impl Acme {
         let pem = pem.ok_or_else(|| other("the library gave no certificate"))?;
         let key = kept::parse(&pem).map_err(other)?;
         self.shown.current.set(key);
-        tracing::info!(domains = options.domains.join(" "), "a certificate was issued: new connections get it");
+        tracing::info!(
+            domains = options.domains.join(" "),
+            "a certificate was issued: new connections get it"
+        );
         let kept = kept.clone();
         if let Err(error) = on_a_thread(move || kept.keep_certificate(&pem)).await {
             tracing::error!(%error, path = %options.state.display(), "the certificate is in use but not kept: the next start orders another one");

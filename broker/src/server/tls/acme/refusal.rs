@@ -15,7 +15,9 @@ const PROBLEM: &str = "urn:ietf:params:acme:error:";
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum OrderFailure {
     /// It was not reached.
-    #[error("the authority at {directory} can't be reached ({why}): it is tried again; check this machine's network, DNS and the URL")]
+    #[error(
+        "the authority at {directory} can't be reached ({why}): it is tried again; check this machine's network, DNS and the URL"
+    )]
     Away {
         /// Its directory.
         directory: String,
@@ -29,7 +31,9 @@ pub(super) enum OrderFailure {
         directory: String,
     },
     /// It could not convince itself that the name is ours.
-    #[error("the authority could not verify {domain} ({why}): its address must be this machine's, and port 443 there must reach `listen`")]
+    #[error(
+        "the authority could not verify {domain} ({why}): its address must be this machine's, and port 443 there must reach `listen`"
+    )]
     Unverified {
         /// The name.
         domain: String,
@@ -63,7 +67,9 @@ impl OrderFailure {
                 let problem = order.error.as_ref().and_then(|problem| problem.detail.clone());
                 Self::Refused { why: problem.unwrap_or_else(|| "without a reason".to_owned()) }
             }
-            EventError::Order(OrderError::ProcessingTimeout(_)) => Self::Late { directory: directory.to_owned() },
+            EventError::Order(OrderError::ProcessingTimeout(_)) => {
+                Self::Late { directory: directory.to_owned() }
+            }
             other => Self::Other { why: other.to_string() },
         }
     }
