@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 pub use client::{AdminError, ask};
 
+use crate::backup::Backup;
 use crate::core::counters::Counters;
 use crate::core::history::{Availability, Change, Entry};
 
@@ -57,6 +58,8 @@ pub enum Request {
         /// Named as in [`Request::Show`].
         farm: String,
     },
+    /// All that a backup keeps.
+    Backup {},
     /// What happened since the broker started.
     Counters {},
 }
@@ -75,6 +78,8 @@ pub enum Answer {
     Events(Events),
     /// To [`Request::Revoke`]: the id of the farm.
     Revoked(String),
+    /// To [`Request::Backup`].
+    Backup(Box<Backup>),
     /// To [`Request::Counters`].
     Counters(Box<Counters>),
     /// It could not be done.

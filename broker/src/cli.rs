@@ -8,13 +8,14 @@ mod watchdog;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use lexopt::prelude::*;
 
 use crate::admin::{self, Answer, Request};
+use crate::backup;
 use crate::config::{DEFAULT_STATE, Settings};
 use crate::core::enrollment::TOKEN_LASTS;
 
@@ -30,6 +31,8 @@ Usage:
   farm-broker show FARM [--json] [--state DIR]
   farm-broker events [--farm FARM] [--json] [--follow] [--state DIR]
   farm-broker revoke FARM [--state DIR]
+  farm-broker backup FILE [--state DIR]
+  farm-broker restore FILE [--force] [--state DIR]
 
 Commands:
   serve    runs the broker
@@ -38,6 +41,8 @@ Commands:
   show     all about one farm: its address, its availability, its log
   events   the log: which farm came, went or moved, and when
   revoke   refuses a farm from now on; its tunnels end when they need the broker
+  backup   writes the farms and open tokens of the running broker to a file
+  restore  puts a backup into a state directory that no broker uses
 
 FARM is an id, its beginning, or a name.
 
@@ -58,6 +63,7 @@ Options:
   --valid DURATION      how long the token is good for: 30m, 12h, 7d (7d)
   --farm FARM           the log of this farm alone
   --follow              goes on with what happens
+  --force               replaces a state that is not empty
   --json                for programs; times in seconds since 1970
   -h, --help            this text
   -V, --version         the version
@@ -76,6 +82,8 @@ enum Command {
     Show { state: PathBuf, farm: String, json: bool },
     Events { state: PathBuf, farm: Option<String>, json: bool, follow: bool },
     Revoke { state: PathBuf, farm: String },
+    Backup { state: PathBuf, file: PathBuf },
+    Restore { state: PathBuf, file: PathBuf, force: bool },
 }
 
 /// Runs the program with the process's arguments.
@@ -115,8 +123,12 @@ fn parse(arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Com
         Some("show") => parse_show(&mut parser),
         Some("events") => parse_events(&mut parser),
         Some("revoke") => parse_revoke(&mut parser),
+        Some("backup") => parse_backup(&mut parser),
+        Some("restore") => parse_restore(&mut parser),
         Some(other) => Err(format!("{other:?} is not a command").into()),
-        None => Err("a command is missing: serve, enroll, farms, show, events or revoke".into()),
+        None => {
+            Err("a command is missing: serve, enroll, farms, show, events, revoke, backup or restore".into())
+        }
     }
 }
 
@@ -204,6 +216,31 @@ fn parse_revoke(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Error> {
     Ok(Command::Revoke { state, farm })
 }
 
+fn parse_backup(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Error> {
+    let (mut state, mut file) = (DEFAULT_STATE.into(), None);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("state") => state = parser.value()?.into(),
+            Value(value) if file.is_none() => file = Some(value.into()),
+            other => return common(other),
+        }
+    }
+    Ok(Command::Backup { state, file: file.ok_or("into which FILE?")? })
+}
+
+fn parse_restore(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Error> {
+    let (mut state, mut file, mut force) = (DEFAULT_STATE.into(), None, false);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("state") => state = parser.value()?.into(),
+            Long("force") => force = true,
+            Value(value) if file.is_none() => file = Some(value.into()),
+            other => return common(other),
+        }
+    }
+    Ok(Command::Restore { state, file: file.ok_or("from which FILE?")?, force })
+}
+
 fn common(argument: lexopt::Arg<'_>) -> Result<Command, lexopt::Error> {
     match argument {
         Short('h') | Long("help") => Ok(Command::Help),
@@ -237,12 +274,29 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
             Answer::Revoked(id) => print(&format!("{id} is revoked: it is refused from now on\n")),
             other => Err(unexpected(&other)),
         },
+        Command::Backup { state, file } => match admin::ask(&state, &Request::Backup {})? {
+            Answer::Backup(kept) => {
+                backup::write(&file, &kept)?;
+                print(&kept_text(&kept, "in", &file))
+            }
+            other => Err(unexpected(&other)),
+        },
+        Command::Restore { state, file, force } => {
+            let kept = backup::read(&file)?;
+            backup::restore(&state, &kept, force)?;
+            print(&kept_text(&kept, "restored from", &file))
+        }
         Command::Farms { state, json } => match admin::ask(&state, &Request::Farms {})? {
             Answer::Farms(farms) if json => print(&format!("{}\n", serde_json::to_string_pretty(&farms)?)),
             Answer::Farms(farms) => print(&list::table(&farms, crate::store::unix_time())),
             other => Err(unexpected(&other)),
         },
     }
+}
+
+fn kept_text(kept: &backup::Backup, what: &str, file: &Path) -> String {
+    let (farms, tokens, revoked) = (kept.farms.len(), kept.tokens.len(), kept.revoked.len());
+    format!("{farms} farms, {tokens} open tokens, {revoked} revoked farms {what} {}\n", file.display())
 }
 
 fn unexpected(answer: &Answer) -> Box<dyn std::error::Error> {

@@ -32,6 +32,7 @@ use farm_protocol::broker::{FromBroker, Refused, RefusedReason, RetryAfter, ToBr
 use farm_protocol::id::FarmId;
 use farm_protocol::keys::Nonce;
 
+use crate::backup::Backup;
 use authentication::Entrant;
 use bucket::{Bucket, Buckets};
 use connection_state::{ConnectionStates, DeviceId, FORGET_DEVICE_AFTER};
@@ -229,6 +230,13 @@ impl Core {
     /// Who pays for what the relay carries for this farm.
     pub fn relay_account(&self, farm: FarmId) -> Option<Account> {
         self.settings.relay.as_ref().map(|issuer| issuer.account(farm))
+    }
+
+    /// What a backup keeps of it, at this moment.
+    pub fn backup(&self, now: Now) -> Backup {
+        let tokens = self.enrollment.tokens.iter().map(|(hash, token)| (*hash, token));
+        let revoked = self.enrollment.revoked.iter().map(|(farm, at)| (*farm, *at));
+        Backup::of(now.unix, self.farms.records(), tokens, revoked)
     }
 
     /// How many connections are open.

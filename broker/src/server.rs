@@ -235,7 +235,7 @@ impl Server {
         let counted = admission.clone();
         let now = actor::now();
         let mut core = Core::new(settings, records.farms, records.tokens, now);
-        core.keep_out(records.revoked.into_iter().map(|(farm, _)| farm));
+        core.keep_out(records.revoked);
         core.remember(records.past, now);
         let (notes, scribe) = scribe::hire(store.clone());
         let actor = Actor {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use farm_protocol::id::FarmId;
-use farm_store::{Batch, Error, OpenError, Options, Store, Table};
+use farm_store::{Batch, Error, MAX_BATCH_BYTES, OpenError, Options, Store, Table};
 
 use crate::core::enrollment::{FarmRecord, TokenHash, TokenRecord};
 use crate::core::history::{Entry, Past, Writing};
@@ -81,19 +81,68 @@ pub fn open(state: &Path) -> Result<(Store, Records), RecordsError> {
     for alarm in &report.alarms {
         tracing::warn!(%alarm, "store");
     }
+    let records = records(&store)?;
+    Ok((store, records))
+}
+
+/// All records of an open store.
+///
+/// # Errors
+/// The store's.
+pub fn records(store: &Store) -> Result<Records, Error> {
     let farms = store.range(&FARMS, .., usize::MAX)?;
     let tokens = store.range(&TOKENS, .., usize::MAX)?;
     let revoked = store.range(&REVOKED, .., usize::MAX)?;
     // Nobody is kept away by a log that can't be read.
     let entries = readable(store.range(&HISTORY, .., usize::MAX), "history");
     let runs = readable(store.range(&RUNS, .., usize::MAX), "runs");
-    let records = Records {
+    Ok(Records {
         farms: farms.into_iter().map(|(id, record)| (FarmId::from_bytes(id), record)).collect(),
         tokens: tokens.into_iter().map(|(hash, token)| (TokenHash(hash), token)).collect(),
         revoked: revoked.into_iter().map(|(id, at)| (FarmId::from_bytes(id), at)).collect(),
         past: Past { entries, runs },
-    };
-    Ok((store, records))
+    })
+}
+
+/// Puts farms, tokens and revoked farms in the place of those that are there. Not in one transaction: large
+/// ones don't fit one. Blocks.
+///
+/// # Errors
+/// The store's.
+pub fn replace(store: &Store, there: &Records, wanted: &Records) -> Result<(), Error> {
+    let mut batch = Batch::new();
+    for (farm, _) in &there.farms {
+        batch.remove(&FARMS, farm.as_bytes())?;
+        commit_if_large(store, &mut batch)?;
+    }
+    for (hash, _) in &there.tokens {
+        batch.remove(&TOKENS, &hash.0)?;
+        commit_if_large(store, &mut batch)?;
+    }
+    for (farm, _) in &there.revoked {
+        batch.remove(&REVOKED, farm.as_bytes())?;
+        commit_if_large(store, &mut batch)?;
+    }
+    for (farm, record) in &wanted.farms {
+        batch.put(&FARMS, farm.as_bytes(), record)?;
+        commit_if_large(store, &mut batch)?;
+    }
+    for (hash, token) in &wanted.tokens {
+        batch.put(&TOKENS, &hash.0, token)?;
+        commit_if_large(store, &mut batch)?;
+    }
+    for (farm, at) in &wanted.revoked {
+        batch.put(&REVOKED, farm.as_bytes(), at)?;
+        commit_if_large(store, &mut batch)?;
+    }
+    store.commit_blocking(batch)
+}
+
+fn commit_if_large(store: &Store, batch: &mut Batch) -> Result<(), Error> {
+    if batch.bytes() < MAX_BATCH_BYTES / 2 {
+        return Ok(());
+    }
+    store.commit_blocking(std::mem::take(batch))
 }
 
 fn readable<T>(read: Result<Vec<T>, Error>, table: &str) -> Vec<T> {

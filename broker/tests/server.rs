@@ -1,6 +1,8 @@
 //! The real server over loopback, with real keys.
 #![allow(clippy::unwrap_used)]
 
+#[path = "server/backup.rs"]
+mod backup;
 #[path = "server/client.rs"]
 mod client;
 #[path = "server/commands.rs"]

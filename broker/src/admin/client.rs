@@ -10,8 +10,8 @@ use super::{Answer, Request, socket_path};
 /// How long the broker may take: it answers at once unless its disk hangs.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 
-/// Longest answer, in bytes: the most farms with the longest names, twice.
-const MAX_ANSWER: u64 = 16 * 1024 * 1024;
+/// Longest answer, in bytes: a backup.
+const MAX_ANSWER: u64 = crate::backup::MAX_BACKUP;
 
 /// Why the broker could not be asked.
 #[derive(Debug, thiserror::Error)]

@@ -69,7 +69,7 @@ impl Core {
             }
             Role::Farm => {
                 let farm = FarmId::of(&claim.key);
-                if self.enrollment.revoked.contains(&farm) {
+                if self.enrollment.revoked.contains_key(&farm) {
                     self.counters.refused_revoked += 1;
                     return self.refuse(connection, RefusedReason::Revoked, now);
                 }

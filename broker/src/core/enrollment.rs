@@ -1,7 +1,7 @@
 //! Which farms may use this broker: enrolled ones, and those that bring a
 //! one-time token.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use farm_protocol::base32;
@@ -84,8 +84,8 @@ pub fn presentable(name: &str) -> String {
 pub(super) struct Enrollment {
     pub(super) tokens: BTreeMap<TokenHash, TokenRecord>,
     pub(super) pending: BTreeMap<FarmId, Pending>,
-    /// Farms that the operator wants to see no more.
-    pub(super) revoked: BTreeSet<FarmId>,
+    /// Farms that the operator wants to see no more, and since when.
+    pub(super) revoked: BTreeMap<FarmId, u64>,
 }
 
 /// An enrollment that is being made durable.
@@ -109,13 +109,13 @@ impl Core {
     }
 
     /// Farms that were revoked in earlier runs. Once, after [`Core::new`].
-    pub fn keep_out(&mut self, revoked: impl IntoIterator<Item = FarmId>) {
+    pub fn keep_out(&mut self, revoked: impl IntoIterator<Item = (FarmId, u64)>) {
         self.enrollment.revoked.extend(revoked);
     }
 
     /// A farm is to be seen no more: whoever has its key is told so.
     pub(super) fn revoked(&mut self, farm: FarmId, now: Now) {
-        self.enrollment.revoked.insert(farm);
+        self.enrollment.revoked.insert(farm, now.unix);
         if let Some(connection) = self.states.connection_of(DeviceId::Farm(farm)) {
             self.close(connection, Some(refused(RefusedReason::Revoked)), now);
         }

@@ -136,6 +136,10 @@ impl Farms {
         self.farms.get(&farm).map(|farm| &farm.record)
     }
 
+    pub(super) fn records(&self) -> impl Iterator<Item = &FarmRecord> {
+        self.farms.values().map(|farm| &farm.record)
+    }
+
     pub(super) fn seen(&self, farm: FarmId) -> Option<&Seen> {
         self.farms.get(&farm)?.seen.as_deref()
     }

@@ -20,6 +20,7 @@ use super::relay::Relay;
 use super::scribe::{Note, Notes};
 use super::tally::Tally;
 use crate::admin::{EventLine, Events, FarmDetails, FarmLine};
+use crate::backup::Backup;
 use crate::core::counters::Counters;
 use crate::core::history::Entry;
 use crate::core::{Action, ConnectionId, Core, Event, Now};
@@ -54,6 +55,8 @@ pub(super) enum Input {
     Show(FarmId, Sender<Option<FarmDetails>>),
     /// The log from a number on, or its newest lines; of one farm or of all.
     Events(Option<u64>, Option<FarmId>, Sender<Events>),
+    /// What a backup keeps.
+    Backup(Sender<Backup>),
     /// The counters.
     Counters(Sender<Counters>),
     /// The counters, and what there is.
@@ -143,6 +146,9 @@ impl Actor {
             }
             Input::Events(from, farm, answer) => {
                 let _gone = answer.try_send(self.events(from, farm));
+            }
+            Input::Backup(answer) => {
+                let _gone = answer.try_send(self.core.backup(now()));
             }
             Input::Counters(answer) => {
                 let _gone = answer.try_send(self.tally.with(self.core.counters()));

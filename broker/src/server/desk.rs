@@ -134,6 +134,10 @@ impl Desk {
             Request::Events { from, farm } => return self.events(from, farm).await,
             Request::Revoke { farm } => return self.revoke(farm).await,
             Request::Farms {} => self.ask(Input::Farms).await.map(Answer::Farms),
+            Request::Backup {} => {
+                let backup = self.ask(Input::Backup).await;
+                backup.map(|backup| Answer::Backup(Box::new(backup)))
+            }
             Request::Counters {} => {
                 let counters = self.ask(Input::Counters).await;
                 counters.map(|counters| Answer::Counters(Box::new(counters)))
