@@ -7,6 +7,8 @@ mod backup;
 mod client;
 #[path = "server/commands.rs"]
 mod commands;
+#[path = "server/dashboard.rs"]
+mod dashboard;
 #[path = "server/devices.rs"]
 mod devices;
 #[path = "server/enrollment.rs"]

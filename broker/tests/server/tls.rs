@@ -25,7 +25,7 @@ fn pem(label: &str, der: &[u8]) -> String {
 }
 
 /// Puts a new certificate for `localhost` where the broker looks for it.
-fn renew(dir: &Path) -> (CertificateFiles, CertificateDer<'static>) {
+pub(crate) fn renew(dir: &Path) -> (CertificateFiles, CertificateDer<'static>) {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let files = CertificateFiles { certificate: dir.join("chain.pem"), key: dir.join("key.pem") };
     std::fs::write(&files.key, pem("PRIVATE KEY", &made.signing_key.serialize_der())).unwrap();
