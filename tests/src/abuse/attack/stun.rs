@@ -25,10 +25,14 @@ pub(super) fn flood(field: &Rc<Field>) {
     while !field.over() {
         for socket in &sockets {
             for n in 0..BURST {
-                let packet = match n % 3 {
-                    0 => field.bytes(1 + n * 20),
-                    _ => binding_request(&field.rng.borrow_mut().bytes()),
-                };
+                let mut packet = binding_request(&field.rng.borrow_mut().bytes());
+                match n % 6 {
+                    // Rubbish, which is no request of TURN either.
+                    0 => packet = field.bytes(1 + n * 20),
+                    // A request with more in it than it says.
+                    3 => packet.push(0),
+                    _ => {}
+                }
                 // A full queue loses it, which is what a flood is about.
                 let _lost = socket.send_to(&packet, field.orders.address);
             }
