@@ -6,6 +6,7 @@
 mod address;
 mod conversation;
 mod dial;
+mod relay;
 mod run;
 mod tls;
 

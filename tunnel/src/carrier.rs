@@ -16,7 +16,7 @@ use farm_protocol::frame::StreamState;
 use farm_protocol::id::{BootId, SessionId};
 
 use crate::health;
-use crate::peer::{self, Path, PeerEvent};
+use crate::peer::{self, Path, PathKind, PeerEvent};
 use crate::progress::Beat;
 use crate::stream::Streams;
 
@@ -45,6 +45,8 @@ pub enum Note {
     Hello(Hello),
     /// The farm's name and services.
     Farm(Farm),
+    /// The path that it takes is known, or became another kind of path.
+    Path(PathKind),
     /// Whether somebody looks, at the other side.
     Attention(bool),
     /// The other side leaves this carrier.

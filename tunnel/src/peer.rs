@@ -20,9 +20,12 @@ mod config;
 mod error;
 mod handler;
 mod keeper;
+mod known;
 mod lane;
 mod launch;
+mod path;
 mod redundancy;
+mod relay;
 mod repeater;
 mod resolve;
 mod runtime;
@@ -45,9 +48,7 @@ use bytes::Bytes;
 use smol::lock::Mutex;
 use webrtc::{
     error::Error as EngineError,
-    peer_connection::{
-        PeerConnection, RTCIceCandidate, RTCIceCandidateInit, RTCIceCandidateType, RTCSessionDescription,
-    },
+    peer_connection::{PeerConnection, RTCIceCandidate, RTCIceCandidateInit, RTCSessionDescription},
 };
 
 use self::{
@@ -55,15 +56,19 @@ use self::{
     keeper::Status,
     lane::{Lane, Received},
     launch::{Launched, launch},
+    path::selected,
     runtime::DriverRuntime,
 };
+use crate::recovery::Ways;
+
 pub use self::{
     candidate::{CandidateError, MAX_CANDIDATE},
     channel::{Carrier, Channel, Path, PathKind},
     config::{IceServer, PeerConfig, Tuning},
     error::{LostReason, PeerError, PeerEvent},
-    repeater::KnownLoss,
-    sdp::{MAX_SDP, SdpError, fingerprint},
+    known::KnownPath,
+    relay::{Host as RelayHost, RelayServer, RelayStream},
+    sdp::{MAX_SDP, SdpError, fingerprint, wants_direct},
 };
 
 /// Longest message, in bytes: 64 KiB and a frame's header. Longer ones gain no throughput and hold
@@ -105,6 +110,8 @@ struct Remote {
     early: Vec<String>,
     /// How many came in all.
     candidates: usize,
+    /// The addresses of its relays among them.
+    relays: BTreeSet<SocketAddr>,
 }
 
 impl Peer {
@@ -116,15 +123,16 @@ impl Peer {
     ///
     /// [`PeerError::IceServer`], or [`PeerError::Engine`] when no socket could be bound.
     pub async fn offer(config: PeerConfig) -> Result<(Self, Receiver<PeerEvent>, String), PeerError> {
+        let direct_only = config.ways == Ways::DirectOnly;
         let (peer, events, gathered) = Self::launch(config).await?;
         let connection = &peer.shared.connection;
         let offer = connection.create_offer(None).await.map_err(engine("make an offer"))?;
         let sdp = peer.describe(offer, &gathered).await?;
-        Ok((peer, events, sdp))
+        Ok((peer, events, if direct_only { sdp::ask_for_direct(&sdp) } else { sdp }))
     }
 
     /// Makes a connection that accepts an offer: the peer, its events, and the answering session
-    /// description.
+    /// description. An offer that [wants a direct way](wants_direct) gets no other.
     ///
     /// # Errors
     ///
@@ -134,9 +142,11 @@ impl Peer {
         offer_sdp: &str,
     ) -> Result<(Self, Receiver<PeerEvent>, String), PeerError> {
         let screened = sdp::screen(sdp::Kind::Offer, offer_sdp)?;
+        let ways = if wants_direct(offer_sdp) { Ways::DirectOnly } else { config.ways };
+        let config = PeerConfig { ways, ..config };
         let (peer, events, gathered) = Self::launch(config).await?;
         let offer = RTCSessionDescription::offer(screened.text).map_err(engine("read the offer"))?;
-        peer.apply(offer, screened.candidates).await?;
+        peer.apply(offer, screened.candidates, screened.relays, relay::PATIENCE_ANSWERING).await?;
         let connection = &peer.shared.connection;
         let answer = connection.create_answer(None).await.map_err(engine("make an answer"))?;
         let sdp = peer.describe(answer, &gathered).await?;
@@ -152,7 +162,7 @@ impl Peer {
     pub async fn accept_answer(&self, sdp: &str) -> Result<(), PeerError> {
         let screened = sdp::screen(sdp::Kind::Answer, sdp)?;
         let answer = RTCSessionDescription::answer(screened.text).map_err(engine("read the answer"))?;
-        self.apply(answer, screened.candidates).await
+        self.apply(answer, screened.candidates, screened.relays, relay::PATIENCE).await
     }
 
     /// Adds a candidate of the peer's: `candidate:...`, with or without `a=`. One that comes before
@@ -173,6 +183,7 @@ impl Peer {
             return Err(PeerError::TooManyCandidates);
         }
         remote.candidates += 1;
+        remote.relays.extend(candidate::relay_address(&candidate));
         if remote.described {
             self.check_candidate(candidate).await
         } else {
@@ -221,22 +232,15 @@ impl Peer {
 
     /// The path in use, `None` while there is none.
     pub async fn path(&self) -> Option<Path> {
-        let transport = self.shared.connection.sctp().await?.transport().ice_transport();
-        let pair = transport.get_selected_candidate_pair().await.ok()??;
+        let pair = selected(&*self.shared.connection).await?;
         let address = |candidate: &RTCIceCandidate| {
             let ip = candidate.address.parse().ok()?;
             Some(SocketAddr::new(ip, candidate.port))
         };
-        let relay = |candidate: &RTCIceCandidate| candidate.typ == RTCIceCandidateType::Relay;
-        Some(Path {
-            kind: if relay(pair.local()) || relay(pair.remote()) {
-                PathKind::Relayed
-            } else {
-                PathKind::Direct
-            },
-            local: address(pair.local())?,
-            remote: address(pair.remote())?,
-        })
+        let (local, remote) = (address(&pair.local)?, address(&pair.remote)?);
+        let relayed = pair.is_relayed() || self.shared.remote.lock().await.relays.contains(&remote);
+        let kind = if relayed { PathKind::Relayed } else { PathKind::Direct };
+        Some(Path { kind, local, remote })
     }
 
     /// Whether somebody is looking; at first somebody is. An open connection that nobody looks at
@@ -302,7 +306,13 @@ impl Peer {
     }
 
     /// Applies the peer's description and the candidates that came before it.
-    async fn apply(&self, description: RTCSessionDescription, candidates: usize) -> Result<(), PeerError> {
+    async fn apply(
+        &self,
+        description: RTCSessionDescription,
+        candidates: usize,
+        relays: BTreeSet<SocketAddr>,
+        patience: Duration,
+    ) -> Result<(), PeerError> {
         self.alive()?;
         let mut remote = self.shared.remote.lock().await;
         if remote.described {
@@ -313,8 +323,10 @@ impl Peer {
             .set_remote_description(description)
             .await
             .map_err(engine("apply the peer's description"))?;
+        self.shared.runtime.described(patience);
         remote.described = true;
         remote.candidates += candidates;
+        remote.relays.extend(relays);
         for candidate in std::mem::take(&mut remote.early) {
             self.check_candidate(candidate).await?;
         }

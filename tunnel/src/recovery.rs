@@ -13,9 +13,9 @@ use farm_protocol::signal::OfferRefused;
 use crate::backoff::Jitter;
 pub use delay::{
     BLIND_RETRY, BLIND_RETRY_UNWATCHED, LADDER, LONGEST_DELAY, LONGEST_DELAY_UNWATCHED, NOT_PAIRED_RETRY,
-    RECHECK, RECHECK_UNWATCHED, RESTART_RETRY,
+    RECHECK, RECHECK_UNWATCHED, RESTART_RETRY, UPGRADE_FIRST, UPGRADE_LONGEST,
 };
-use delay::{ladder, shortened};
+use delay::{ladder, shortened, upgrade};
 
 /// From this attempt on, every other one goes through a relay only: two
 /// chances for the direct way first.
@@ -24,6 +24,28 @@ pub const RELAY_FROM_ATTEMPT: u32 = 2;
 /// From this attempt on, a stale epoch means that another program holds the
 /// same slot and outbids us each time.
 pub const ANOTHER_SLOT_FROM_ATTEMPT: u32 = 3;
+
+/// Which ways a carrier may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Ways {
+    /// A direct one if there is one, else through a relay.
+    Any,
+    /// Only through a relay.
+    RelayOnly,
+    /// Only a direct one: to take the place of a relayed carrier that works.
+    DirectOnly,
+}
+
+impl Ways {
+    /// Stable name for logs and scenarios.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Any => "any",
+            Self::RelayOnly => "relay_only",
+            Self::DirectOnly => "direct_only",
+        }
+    }
+}
 
 /// What failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -255,6 +277,12 @@ pub fn decide(failure: Failure, context: &Context, jitter: &mut Jitter) -> Decis
         relay_only: strategy == Strategy::RetryCarrier && tries_relay_only(context.attempt),
         retry_after: Some(shortened(most, jitter)),
     }
+}
+
+/// How long a carrier that goes through a relay is used before the next attempt
+/// at a direct one; `tries` came to nothing since it came up.
+pub fn upgrade_after(tries: u32, jitter: &mut Jitter) -> Duration {
+    shortened(upgrade(tries), jitter)
 }
 
 fn strategy(failure: Failure, context: &Context) -> Strategy {

@@ -13,7 +13,7 @@ use farm_tunnel::address_watch::carrier_addresses;
 use farm_tunnel::carrier::{self, Carrier, CarrierId, Note};
 use farm_tunnel::link;
 use farm_tunnel::mux;
-use farm_tunnel::peer::{KnownLoss, Peer, PeerConfig, PeerError, PeerEvent};
+use farm_tunnel::peer::{KnownPath, Peer, PeerConfig, PeerError, PeerEvent};
 use farm_tunnel::session::farm::{Action, Event};
 use farm_tunnel::stream::Streams;
 
@@ -30,7 +30,7 @@ pub(super) struct SessionRuntime {
     pub(super) streams: Streams,
     pub(super) carriers: BTreeMap<Epoch, Slot>,
     pub(super) watched: bool,
-    pub(super) known_loss: KnownLoss,
+    pub(super) known_path: KnownPath,
 }
 
 /// A carrier, from its offer on.
@@ -121,7 +121,7 @@ impl Farm {
                 streams,
                 carriers: BTreeMap::new(),
                 watched: true,
-                known_loss: KnownLoss::default(),
+                known_path: KnownPath::default(),
             },
         );
     }
@@ -131,6 +131,7 @@ impl Farm {
         runtime.carriers.insert(id.epoch, Slot::Building(Vec::new()));
         let config = PeerConfig {
             ice_servers: self.dialer.ice_servers(self.welcome.as_ref()),
+            relay: self.dialer.relay(),
             local_addresses: carrier_addresses(
                 &self.config.local_addresses,
                 self.dialer.remembered().map(|a| a.ip()),
@@ -139,7 +140,7 @@ impl Farm {
             // last resort, and at their watched pace they would wake an idle
             // connection many times a second for as long as it lives.
             watched: false,
-            known_loss: runtime.known_loss.clone(),
+            known_path: runtime.known_path.clone(),
             ..PeerConfig::default()
         };
         let built = self.built.0.clone();
@@ -235,6 +236,8 @@ impl Farm {
                 self.broker.event(link::Event::AddressChanged);
                 self.lose(id, &why);
             }
+            // The phone looks after it.
+            Note::Path(kind) => tracing::info!(%session, %epoch, ?kind, "the carrier's path"),
             // Only farms say this.
             Note::Farm(_) => {}
         }

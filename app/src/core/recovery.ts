@@ -24,6 +24,9 @@ export const RESTART_RETRY = seconds(2);
 /** Time between looks whether the network or the broker's link is back although nobody said so. */
 export const RECHECK = seconds(5);
 export const RECHECK_UNWATCHED = seconds(60);
+/** From a carrier that came up relayed to the first attempt at a direct one; three times longer each time, up to the longest. */
+export const UPGRADE_FIRST = seconds(5);
+export const UPGRADE_LONGEST = seconds(900);
 /** Time between looks whether somebody paired this phone again. */
 export const NOT_PAIRED_RETRY = seconds(60);
 
@@ -39,6 +42,9 @@ export type Failure =
   | `refused_${OfferRefused}`
   | 'superseded'
   | 'no_slot_left';
+
+/** Which ways a carrier may take: a direct one, else a relay; a relay only; a direct one only, in place of a relayed carrier that works. */
+export type Ways = 'any' | 'relay_only' | 'direct_only';
 
 /** What is known when something fails. */
 export interface Context {
@@ -150,6 +156,11 @@ function ladder(attempt: number, watched: boolean): Duration {
   if (watched) return LONGEST_DELAY;
   const doublings = Math.min(attempt - LADDER.length, 6);
   return Math.min(LONGEST_DELAY * 2 ** doublings, LONGEST_DELAY_UNWATCHED);
+}
+
+/** How long a relayed carrier is used before the next attempt at a direct one, when `tries` came to nothing since it came up. */
+export function upgradeAfter(tries: number, jitter: Jitter): Duration {
+  return shortened(Math.min(UPGRADE_FIRST * 3 ** Math.min(tries, 5), UPGRADE_LONGEST), jitter);
 }
 
 /** Takes up to a fifth away: what failed together does not come back together. */

@@ -6,6 +6,9 @@
  * attempt replaces the live carrier only once it works (make before break).
  * When nothing is under way there is always a time for the next attempt,
  * unless the phone is no longer paired or the session was stopped.
+ *
+ * A carrier that goes through a relay is as good as another until a direct one
+ * works: that is tried now and then while somebody looks, beside it.
  */
 
 import { Jitter } from './backoff';
@@ -14,9 +17,10 @@ import { equal } from './bytes';
 import type { GoodbyeReason } from './control';
 import * as epochs from './epoch';
 import { UNKNOWN_BOOT } from './id';
-import { type Decision, decide, type Failure, RECHECK, type Strategy } from './recovery';
+import { type Decision, decide, type Failure, RECHECK, type Strategy, type Ways } from './recovery';
 import type { OfferRefused } from './signal';
 import { type Due, type Duration, type Instant, ms, seconds } from './time';
+import { Upgrade } from './upgrade';
 
 type Epoch = epochs.Epoch;
 
@@ -49,6 +53,7 @@ export type Event =
   | { kind: 'undelivered' }
   | { kind: 'opened'; epoch: Epoch }
   | { kind: 'hello'; epoch: Epoch }
+  | { kind: 'path'; epoch: Epoch; relayed: boolean }
   | { kind: 'lost'; epoch: Epoch }
   | { kind: 'goodbye'; epoch: Epoch; reason: GoodbyeReason }
   | { kind: 'network'; change: 'down' | 'up' | 'changed' }
@@ -60,7 +65,7 @@ export type Event =
 
 /** What is to be done. */
 export type Action =
-  | { kind: 'offer'; epoch: Epoch; farmBoot: Bytes; relayOnly: boolean }
+  | { kind: 'offer'; epoch: Epoch; farmBoot: Bytes; ways: Ways }
   | { kind: 'attach'; epoch: Epoch }
   | { kind: 'close'; epoch: Epoch; reason: GoodbyeReason }
   | { kind: 'probe'; epoch: Epoch }
@@ -69,7 +74,7 @@ export type Action =
   | { kind: 'ended' };
 
 /** Why something is due. */
-export type TimeoutReason = 'attempt' | 'answer' | 'connect' | 'hello' | 'rest';
+export type TimeoutReason = 'attempt' | 'upgrade' | 'answer' | 'connect' | 'hello' | 'rest';
 
 /** Where a session stands. */
 export type State = 'stopped' | 'live' | 'connecting' | 'waiting' | 'resting' | 'not_paired';
@@ -98,7 +103,14 @@ interface Attempt {
   epoch: Epoch;
   stage: Stage;
   deadline: Instant;
+  ways: Ways;
+  /** Its path is known, and goes through a relay. */
+  relayed: boolean;
 }
+
+/** Whether an attempt can be given up without a word: the live carrier goes on. */
+const isIdleUpgrade = (attempt: Attempt | null): attempt is Attempt =>
+  attempt?.ways === 'direct_only' && attempt.stage !== 'greeting';
 
 interface FarmRun {
   boot: Bytes;
@@ -128,6 +140,7 @@ export class Session {
   private failure: Failure | null = null;
   private decision: Decision | null = null;
   private readonly jitter: Jitter;
+  private readonly upgrade: Upgrade;
   private shown: { state: State; since: Instant };
   private readonly actions: Action[] = [];
 
@@ -143,6 +156,7 @@ export class Session {
     private readonly restsAfter: Duration | null = null,
   ) {
     this.jitter = new Jitter(seed);
+    this.upgrade = new Upgrade(this.jitter);
     this.shown = { state: 'stopped', since: now };
   }
 
@@ -207,7 +221,10 @@ export class Session {
         this.advanceStage(event.epoch, stage => stage !== 'greeting', 'greeting', now + HELLO_DEADLINE);
         break;
       case 'hello':
-        this.hello(event.epoch);
+        this.hello(event.epoch, now);
+        break;
+      case 'path':
+        this.path(event.epoch, event.relayed, now);
         break;
       case 'lost':
         this.lost(event.epoch, 'network_timeout', now);
@@ -236,12 +253,21 @@ export class Session {
     return this.actions.shift();
   }
 
-  /** When {@link handleTimeout} is due, and why. `null` while live with nothing under way, and while stopped. */
+  /** When {@link handleTimeout} is due, and why. `null` while live and direct with nothing under way, and while stopped. */
   pollTimeout(): Due<TimeoutReason> | null {
     if (this.attempt) return [this.attempt.deadline, STAGE_DUE[this.attempt.stage]];
     if (this.nextAttempt !== null) return [this.nextAttempt, 'attempt'];
+    // Of the next two there is one at most: somebody looks, or nobody does.
+    const upgrade = this.upgradeAt();
+    if (upgrade !== null) return [upgrade, 'upgrade'];
     const rest = this.restAt();
     return rest === null ? null : [rest, 'rest'];
+  }
+
+  private upgradeAt(): Instant | null {
+    const farmThere = (this.farm?.online ?? false) && this.brokerLink && this.networkUp;
+    const wanted = this.liveEpoch !== null && this.watched && !this.slotLost;
+    return wanted && farmThere ? this.upgrade.due : null;
   }
 
   private restAt(): Instant | null {
@@ -317,6 +343,11 @@ export class Session {
         this.attemptAt(now + RECHECK);
       } else this.offer(now);
     }
+    const [idle, upgrade] = [!this.attempt && this.nextAttempt === null, this.upgradeAt()];
+    if (idle && upgrade !== null && upgrade <= now) {
+      this.upgrade.begun(now);
+      this.sendOffer('direct_only', now);
+    }
     const state = this.stateNow();
     if (state !== this.shown.state) {
       this.shown = { state, since: now };
@@ -336,12 +367,16 @@ export class Session {
     // Nothing can be said; the link's return starts the next attempt.
     if (!this.brokerLink) return this.fail('broker_lost', now);
     if (!this.networkUp) return this.fail('phone_offline', now);
+    this.sendOffer(this.decision?.relayOnly ? 'relay_only' : 'any', now);
+  }
+
+  private sendOffer(ways: Ways, now: Instant): void {
     this.newest = epochs.next(this.newest);
     // A run that was never heard of is refused, with the present one.
     const farmBoot = this.farm?.boot ?? UNKNOWN_BOOT;
-    const relayOnly = this.decision?.relayOnly ?? false;
-    this.attempt = { epoch: this.newest, stage: 'offered', deadline: now + ANSWER_DEADLINE };
-    this.actions.push({ kind: 'offer', epoch: this.newest, farmBoot, relayOnly });
+    const deadline = now + ANSWER_DEADLINE;
+    this.attempt = { epoch: this.newest, stage: 'offered', deadline, ways, relayed: false };
+    this.actions.push({ kind: 'offer', epoch: this.newest, farmBoot, ways });
   }
 
   /** Something failed: decide what to do about it, and when. */
@@ -381,8 +416,10 @@ export class Session {
   /** Ends the attempt of this epoch, if it is the present one. */
   private giveUp(epoch: Epoch, failure: Failure, now: Instant): void {
     if (this.attempt?.epoch !== epoch) return;
+    const needless = isIdleUpgrade(this.attempt) && failure !== 'refused_other_boot';
     this.dropAttempt(this.attempt);
-    this.fail(failure, now);
+    // Nothing is broken where a relayed carrier goes on.
+    if (!needless || this.liveEpoch === null) this.fail(failure, now);
   }
 
   /** Forgets the attempt under way and starts another at once. */
@@ -402,16 +439,30 @@ export class Session {
     this.fail('superseded', now);
   }
 
-  /** Gives up an attempt whose offer was not answered yet: whether there was one. */
+  /** Gives up an attempt whose offer was not answered yet: whether there was one that is missed. */
   private dropUnansweredOffer(): boolean {
     if (this.attempt?.stage !== 'offered') return false;
-    this.actions.push({ kind: 'close', epoch: this.attempt.epoch, reason: 'superseded' });
-    this.attempt = null;
-    return true;
+    const missed = !isIdleUpgrade(this.attempt);
+    this.dropAttempt(this.attempt);
+    return missed;
   }
 
-  private hello(epoch: Epoch): void {
+  /** Gives up an attempt that could only have come out direct. */
+  private dropUpgrade(): void {
+    if (isIdleUpgrade(this.attempt)) this.dropAttempt(this.attempt);
+  }
+
+  private path(epoch: Epoch, relayed: boolean, now: Instant): void {
+    if (this.liveEpoch === epoch) {
+      this.upgrade.path(relayed, now);
+      // It found the direct way by itself.
+      if (!relayed) this.dropUpgrade();
+    } else if (this.attempt?.epoch === epoch) this.attempt.relayed = relayed;
+  }
+
+  private hello(epoch: Epoch, now: Instant): void {
     if (this.attempt?.epoch !== epoch) return;
+    this.upgrade.begin(this.attempt.relayed, now);
     this.attempt = null;
     const former = this.liveEpoch;
     this.liveEpoch = epoch;
@@ -429,7 +480,8 @@ export class Session {
     if (this.liveEpoch !== epoch) return this.giveUp(epoch, 'carrier_failed', now);
     this.liveEpoch = null;
     this.actions.push({ kind: 'close', epoch, reason: 'superseded' });
-    // An attempt that is under way is the reconnect.
+    // An attempt that is under way is the reconnect, unless it may only come out direct.
+    this.dropUpgrade();
     if (!this.attempt) this.fail(failure, now);
   }
 
@@ -469,6 +521,7 @@ export class Session {
     } else if (live !== null && moved) {
       this.actions.push({ kind: 'probe', epoch: live });
       this.dropUnansweredOffer();
+      this.dropUpgrade();
       if (!this.attempt) this.attemptAt(now);
     } else if (live === null && (restarted || moved || !known?.online)) {
       // An unanswered offer went to a connection that the farm no longer has.

@@ -25,6 +25,8 @@ export interface Identity {
 export interface Listener {
   state(state: State): void;
   online(welcome: broker.Welcome): void;
+  /** New credentials for the relay. */
+  relay(relay: broker.Relay): void;
   staleEpoch(newest: Epoch): void;
   /** Another program with this key has our place: fighting for it would go on for ever. */
   superseded(): void;
@@ -178,7 +180,8 @@ export class BrokerSocket {
     } else if (!current.welcomed) {
       this.fail(current, 'the broker sent a message out of turn');
     } else if (message.heartbeat_answer) {
-      const { n } = message.heartbeat_answer;
+      const { n, relay } = message.heartbeat_answer;
+      if (relay) this.listener.relay(relay);
       this.socket(id, { kind: 'heartbeat_answered', sequence: n, addressChanged: false });
     } else {
       this.socket(id, { kind: 'received' });

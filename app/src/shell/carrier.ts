@@ -9,6 +9,7 @@ import * as frames from '../core/frame';
 import { Health, type Snapshot } from '../core/health';
 import type { SessionId } from '../core/id';
 import { ping } from '../core/ping';
+import type { Ways } from '../core/recovery';
 import { type Instant, ms, seconds } from '../core/time';
 import { Alarm, now } from './clock';
 import { report } from './log';
@@ -37,6 +38,8 @@ export interface Listener {
   opened(): void;
   hello(hello: Hello): void;
   farm(farm: FarmInfo): void;
+  /** The path is known, or became another kind of path. */
+  path(path: Path): void;
   goodbye(reason: GoodbyeReason): void;
   lost(why: string): void;
   /** A ping was answered: the one proof of life. */
@@ -51,7 +54,7 @@ export interface Setup {
   watched: boolean;
   streams: Streams;
   iceServers: RTCIceServer[];
-  relayOnly: boolean;
+  ways: Ways;
 }
 
 /** What is shown of a carrier. */
@@ -81,7 +84,7 @@ export class Carrier {
     private readonly listener: Listener,
   ) {
     this.watched = setup.watched;
-    this.peer = new Peer(setup.iceServers, setup.relayOnly, {
+    this.peer = new Peer(setup.iceServers, setup.ways, {
       candidate: line => listener.candidate(line),
       opened: () => this.open(),
       message: (channel, message) => this.message(channel, message),
@@ -219,7 +222,9 @@ export class Carrier {
     if (this.pathAt <= at) {
       this.pathAt = at + PATH_INTERVAL;
       void this.peer.path().then(path => {
+        const former = this.path;
         this.path = path;
+        if (path && path !== former && !this.over) this.listener.path(path);
       });
     }
     const { timeout } = this.setup.streams;

@@ -10,8 +10,9 @@ import type { BrokerAddress } from './broker-address';
 import { BrokerSocket, type Identity } from './broker-socket';
 import { report } from './log';
 import { Portal } from './portal';
+import { HeldRelay, stunServers } from './relay';
 import type { HeldSlot } from './slot';
-import { iceServers, Tunnel } from './tunnel';
+import { Tunnel } from './tunnel';
 
 /** What a hub's owner hears. */
 export interface Listener {
@@ -28,6 +29,7 @@ export interface Visitor {
 export class Hub {
   socket: BrokerSocket;
   welcome: Welcome | null = null;
+  private readonly relay = new HeldRelay();
   /** Whether the network wants a login first. */
   readonly portal: Portal;
   private readonly tunnels: Tunnel[] = [];
@@ -66,6 +68,7 @@ export class Hub {
           this.listener.changed();
         },
         online: welcome => ours() && this.online(welcome),
+        relay: relay => ours() && this.relay.hold(relay, Date.now()),
         staleEpoch: newest => ours() && void this.jump(newest),
         superseded: () => ours() && this.placeLost(),
         message: message => ours() && this.message(message),
@@ -86,7 +89,10 @@ export class Hub {
       epoch: this.slot.epoch,
       seed: randomSeed(),
       send: (peer: Address, payload: Bytes) => this.socket.send({ signal: { peer, payload } }),
-      iceServers: () => iceServers(this.address.host, this.welcome),
+      iceServers: () => {
+        const { host } = this.address;
+        return { stun: stunServers(host, this.welcome), relay: this.relay.servers(host, Date.now()) };
+      },
       changed: () => this.listener.changed(),
       farm: info => this.listener.farm(farm.id, info),
       // The link must show that it lives, too: an offer into a dead one waits for seconds.
@@ -142,6 +148,7 @@ export class Hub {
 
   private online(welcome: Welcome): void {
     this.welcome = welcome;
+    if (welcome.relay) this.relay.hold(welcome.relay, Date.now());
     this.watch();
     for (const tunnel of this.tunnels) tunnel.event({ kind: 'broker_link', online: true });
     for (const visitor of this.visitors) visitor.online();

@@ -1,6 +1,7 @@
 /** WebRTC: one `RTCPeerConnection` with the three agreed channels. The shell of `tunnel/src/peer`. */
 
 import type { Bytes } from '../core/bytes';
+import type { Ways } from '../core/recovery';
 import { MAX_CANDIDATE } from '../core/signal';
 
 /** Candidates of one carrier that are sent or taken; a flood beyond is dropped. */
@@ -45,10 +46,11 @@ export class Peer {
 
   constructor(
     iceServers: RTCIceServer[],
-    relayOnly: boolean,
+    private readonly ways: Ways,
     private readonly listener: Listener,
   ) {
-    this.connection = new RTCPeerConnection({ iceServers, iceTransportPolicy: relayOnly ? 'relay' : 'all' });
+    const iceTransportPolicy = ways === 'relay_only' ? 'relay' : 'all';
+    this.connection = new RTCPeerConnection({ iceServers, iceTransportPolicy });
     for (const [name, init] of Object.entries(CHANNELS) as [Channel, RTCDataChannelInit][])
       this.channel(name, init);
     this.connection.onicecandidate = ({ candidate }) => {
@@ -87,7 +89,9 @@ export class Peer {
   async offer(): Promise<string> {
     const offer = await this.connection.createOffer();
     await this.connection.setLocalDescription(offer);
-    return offer.sdp ?? '';
+    const sdp = offer.sdp ?? '';
+    // Asks the farm to leave its relay out, too (`tunnel/src/peer/sdp.rs`).
+    return this.ways === 'direct_only' ? sdp.replace(/^m=/m, 'a=farm-tunnel-direct\r\nm=') : sdp;
   }
 
   /** Takes the farm's answer. */

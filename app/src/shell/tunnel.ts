@@ -1,6 +1,6 @@
 /** A tunnel to one farm: owns the session, its carriers and streams, and does what the cores decide. */
 
-import type { Address, FromBroker, Welcome } from '../core/broker';
+import type { Address, FromBroker } from '../core/broker';
 import { verifyPresence } from '../core/broker';
 import type { Bytes } from '../core/bytes';
 import { equal, hex } from '../core/bytes';
@@ -9,6 +9,7 @@ import type { FarmInfo, Hello } from '../core/control';
 import type { Epoch } from '../core/epoch';
 import { random, type SessionId, sameSession } from '../core/id';
 import { type DeviceKey, NONCE_LEN } from '../core/keys';
+import type { Ways } from '../core/recovery';
 import { type Event, REST_AFTER, Session, type Snapshot } from '../core/session';
 import { type Content, open, type PeerSignal, payload, sign } from '../core/signal';
 import { Carrier, type Condition } from './carrier';
@@ -25,7 +26,8 @@ export interface Surroundings {
   seed: bigint;
   /** Hands a signal to the broker. */
   send(peer: Address, payload: Bytes): void;
-  iceServers(): RTCIceServer[];
+  /** What tells our public address, and what relays. */
+  iceServers(): { stun: RTCIceServer[]; relay: RTCIceServer[] };
   /** Something that is shown changed. */
   changed(): void;
   /** The farm told its name and services. */
@@ -170,7 +172,7 @@ export class Tunnel {
     for (let action = this.session.pollAction(); action; action = this.session.pollAction()) {
       switch (action.kind) {
         case 'offer':
-          void this.offer(action.epoch, action.farmBoot, action.relayOnly);
+          void this.offer(action.epoch, action.farmBoot, action.ways);
           break;
         case 'attach':
           this.carriersAttached += 1;
@@ -202,20 +204,22 @@ export class Tunnel {
     this.around.changed();
   }
 
-  private async offer(epoch: Epoch, farmBoot: Bytes, relayOnly: boolean): Promise<void> {
-    const { session, boot, iceServers } = this.around;
-    const servers = iceServers();
+  private async offer(epoch: Epoch, farmBoot: Bytes, ways: Ways): Promise<void> {
+    const { session, boot } = this.around;
+    const { stun, relay } = this.around.iceServers();
+    const iceServers = ways === 'direct_only' ? stun : [...stun, ...relay];
     // Without a relay an attempt through relays only would be wasted.
-    const relays = servers.some(server => [server.urls].flat().some(url => url.startsWith('turn')));
+    const usable = ways === 'relay_only' && relay.length === 0 ? 'any' : ways;
     try {
       const setup = { epoch, session, boot, watched: this.watched, streams: this.streams };
       const carrier = new Carrier(
-        { ...setup, iceServers: servers, relayOnly: relayOnly && relays },
+        { ...setup, iceServers, ways: usable },
         {
           candidate: candidate => void this.say(epoch, { candidate: { candidate } }),
           opened: () => this.event({ kind: 'opened', epoch }),
           hello: hello => this.hello(epoch, hello),
           farm: info => this.around.farm(info),
+          path: path => this.event({ kind: 'path', epoch, relayed: path === 'relayed' }),
           goodbye: reason => this.event({ kind: 'goodbye', epoch, reason }),
           lost: why => this.lost(epoch, why),
           answered: () => {
@@ -266,13 +270,6 @@ export class Tunnel {
       .catch(error => report('signal', `not sent: ${error}`));
     return this.said;
   }
-}
-
-/** The servers that help to find a path, from what the broker said. */
-export function iceServers(host: string, welcome: Welcome | null): RTCIceServer[] {
-  if (welcome?.stun_port === undefined) return [];
-  const bracketed = host.includes(':') ? `[${host}]` : host;
-  return [{ urls: `stun:${bracketed}:${welcome.stun_port}` }];
 }
 
 /** An id as a map's key. */

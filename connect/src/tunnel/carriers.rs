@@ -10,8 +10,9 @@ use farm_protocol::keys::Nonce;
 use farm_protocol::signal::{Content, PeerSignal};
 use farm_tunnel::address_watch::carrier_addresses;
 use farm_tunnel::carrier::{self, Carrier, CarrierId, Note};
-use farm_tunnel::peer::{Peer, PeerConfig, PeerError, PeerEvent};
+use farm_tunnel::peer::{PathKind, Peer, PeerConfig, PeerError, PeerEvent};
 use farm_tunnel::progress::Beat;
+use farm_tunnel::recovery::Ways;
 use farm_tunnel::session::phone::{Action, Event, State};
 
 use super::worker::Worker;
@@ -38,7 +39,7 @@ impl Worker {
         let mut hello = hello;
         while let Some(action) = self.session.poll_action() {
             match action {
-                Action::Offer { epoch, farm_boot, .. } => self.offer(epoch, farm_boot),
+                Action::Offer { epoch, farm_boot, ways } => self.offer(epoch, farm_boot, ways),
                 Action::Attach(epoch) => {
                     if let (Some(Slot::Running { carrier, .. }), Some(hello)) =
                         (self.carriers.get(&epoch), hello.take())
@@ -80,19 +81,19 @@ impl Worker {
         }
     }
 
-    fn offer(&mut self, epoch: Epoch, farm_boot: BootId) {
-        tracing::debug!(%epoch, "offering a carrier");
+    fn offer(&mut self, epoch: Epoch, farm_boot: BootId, ways: Ways) {
+        tracing::debug!(%epoch, ways = ways.name(), "offering a carrier");
         self.carriers.insert(epoch, Slot::Building);
-        // Without a relay an attempt through relays only would be wasted; no
-        // broker offers one yet.
         let config = PeerConfig {
             ice_servers: self.dialer.ice_servers(self.welcome.as_ref()),
+            relay: self.dialer.relay(),
+            ways,
             local_addresses: carrier_addresses(&[], self.dialer.remembered().map(|a| a.ip())),
             // Our own pings judge the carrier; ICE's consent checks are only the
             // last resort, and at their watched pace they would wake an idle
             // connection many times a second for as long as it lives.
             watched: false,
-            known_loss: self.known_loss.clone(),
+            known_path: self.known_path.clone(),
             ..PeerConfig::default()
         };
         let (built, session) = (self.built.0.clone(), self.session_id);
@@ -200,6 +201,10 @@ impl Worker {
                     tracing::info!(%epoch, why, "carrier lost");
                 }
                 self.session.handle(Event::Lost(epoch), now);
+            }
+            Note::Path(kind) => {
+                tracing::info!(%epoch, ?kind, "the carrier's path");
+                self.session.handle(Event::Path { epoch, relayed: kind == PathKind::Relayed }, now);
             }
             // Only phones say this.
             Note::Attention(_) => {}

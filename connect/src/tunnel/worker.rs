@@ -22,7 +22,7 @@ use farm_tunnel::fault::{Fault, Faults};
 use farm_tunnel::history::Kind;
 use farm_tunnel::ip_change::{Verdict, Witness};
 use farm_tunnel::link;
-use farm_tunnel::peer::{KnownLoss, PathKind};
+use farm_tunnel::peer::{KnownPath, PathKind};
 use farm_tunnel::recovery::Failure;
 use farm_tunnel::session::phone::{Event, Network, REST_AFTER, Session, State};
 use farm_tunnel::stream::Streams;
@@ -96,7 +96,7 @@ pub(super) struct Worker {
     pub(super) built: Queue<Built>,
     pub(super) random: SystemRandom,
     pub(super) faults: Faults,
-    pub(super) known_loss: KnownLoss,
+    pub(super) known_path: KnownPath,
     pub(super) recorder: Recorder,
 }
 
@@ -151,7 +151,7 @@ impl Worker {
             built: async_channel::bounded(NOTES),
             random: SystemRandom::new(),
             faults: Faults::default(),
-            known_loss: KnownLoss::default(),
+            known_path: KnownPath::default(),
             recorder,
         }
     }

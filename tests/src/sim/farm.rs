@@ -519,7 +519,7 @@ impl Process {
             }
             Note::Goodbye(_) => self.lose(id, "the phone left it", ctx),
             Note::Lost(why) => self.lose(id, &why, ctx),
-            Note::Farm(_) => {}
+            Note::Farm(_) | Note::Path(_) => {}
         }
     }
 

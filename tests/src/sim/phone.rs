@@ -524,7 +524,7 @@ impl Process {
                 }
                 self.session.handle(Event::Lost(epoch), ctx.now);
             }
-            Note::Farm(_) | Note::Attention(_) => {}
+            Note::Farm(_) | Note::Attention(_) | Note::Path(_) => {}
             Note::Goodbye(reason) => self.session.handle(Event::Goodbye(epoch, reason), ctx.now),
             Note::Lost(why) => {
                 if let Some(slot) = self.carriers.remove(&epoch) {

@@ -17,6 +17,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use smol::net::TcpStream;
 
 use super::address::BrokerAddress;
+use super::relay::Held;
 use super::tls::Trust;
 use crate::aside;
 use crate::peer::IceServer;
@@ -66,6 +67,7 @@ pub struct Dialer {
     trust: Trust,
     remembered: Arc<Mutex<Option<SocketAddr>>>,
     local: Arc<Mutex<Option<IpAddr>>>,
+    pub(super) relay: Arc<Mutex<Option<Held>>>,
 }
 
 /// What was sent is acknowledged within this time, or the connection is dead:
@@ -79,12 +81,17 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
 impl Dialer {
     /// `remembered` is the address that worked last, from the device's store.
     pub fn new(broker: BrokerAddress, trust: Trust, remembered: Option<SocketAddr>) -> Self {
-        Self { broker, trust, remembered: Arc::new(Mutex::new(remembered)), local: Arc::default() }
+        let remembered = Arc::new(Mutex::new(remembered));
+        Self { broker, trust, remembered, local: Arc::default(), relay: Arc::default() }
     }
 
     /// The broker.
     pub fn broker(&self) -> &BrokerAddress {
         &self.broker
+    }
+
+    pub(super) fn trust(&self) -> &Trust {
+        &self.trust
     }
 
     /// The address that worked last, to be stored.

@@ -264,11 +264,13 @@ impl Runner {
                 // Not the newest: that may have changed since we asked to be let in.
                 self.told_epoch = self.claimed_epoch;
                 let heartbeat_interval = Duration::from_secs(u64::from(welcome.heartbeat_seconds));
+                welcome.relay.iter().for_each(|relay| self.dialer.hold_relay(relay.clone()));
                 online = Some(welcome);
                 SocketEvent::Welcomed { heartbeat_interval }
             }
             Report::Refused(refused) => self.refused(refused).await,
             Report::Message(FromBroker::HeartbeatAnswer(answer)) => {
+                answer.relay.into_iter().for_each(|relay| self.dialer.hold_relay(relay));
                 SocketEvent::HeartbeatAnswered { sequence: answer.sequence, address_changed: false }
             }
             Report::Message(FromBroker::RetryAfter(after)) => {

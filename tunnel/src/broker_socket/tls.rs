@@ -106,7 +106,7 @@ impl Trust {
         self
     }
 
-    pub(super) fn connector(&self) -> TlsConnector {
+    pub(crate) fn connector(&self) -> TlsConnector {
         TlsConnector::from(self.config.clone())
     }
 }

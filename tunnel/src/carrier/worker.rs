@@ -27,6 +27,10 @@ const GOODBYE_WITHIN: Duration = Duration::from_millis(500);
 /// better candidate.
 const PATH_INTERVAL: Duration = Duration::from_secs(30);
 
+/// The second look: by then the other side has told of the relay whose checks
+/// came first.
+const PATH_AGAIN: Duration = Duration::from_secs(1);
+
 pub(super) struct Worker {
     id: CarrierId,
     boot: BootId,
@@ -331,7 +335,10 @@ impl Worker {
         let mut supervision = Supervision::new(self.watched, Instant::now());
         self.peer.set_watched(self.watched);
         let mut path = self.peer.path().await;
-        let mut path_at = Instant::now() + PATH_INTERVAL;
+        let mut path_at = Instant::now() + PATH_AGAIN;
+        if let Some(path) = path {
+            self.note(Note::Path(path.kind)).await;
+        }
         loop {
             beat.pass().await;
             if let Some(end) = self.obey(&mut supervision).await {
@@ -358,6 +365,10 @@ impl Worker {
                 }
                 Wake::Busy => supervision.sent(self.heard.load(Ordering::Relaxed), now),
                 Wake::Path(found) => {
+                    let kind = found.map(|path| path.kind);
+                    if let Some(kind) = kind.filter(|_| kind != path.map(|path| path.kind)) {
+                        self.note(Note::Path(kind)).await;
+                    }
                     path = found;
                     path_at = now + PATH_INTERVAL;
                 }

@@ -1,6 +1,6 @@
 //! ICE candidates as text (RFC 8839, section 5.1), read strictly: they come from the network.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Longest candidate accepted, in bytes. Browsers write about 150.
 pub const MAX_CANDIDATE: usize = 512;
@@ -85,6 +85,13 @@ pub(super) fn read(text: &str) -> Result<Candidate, CandidateError> {
     Ok(Candidate::Usable(format!("candidate:{foundation} 1 udp {priority} {address} {port} typ {kind}")))
 }
 
+/// The address of a usable candidate that is a relay's.
+pub(super) fn relay_address(usable: &str) -> Option<SocketAddr> {
+    let mut fields = usable.strip_suffix(" typ relay")?.rsplit(' ');
+    let port = fields.next()?.parse().ok()?;
+    Some(SocketAddr::new(fields.next()?.parse().ok()?, port))
+}
+
 /// The canonical form of one of our own candidates, to tell whether two are the same; None for one
 /// not worth telling: a wildcard socket (bound when there is no usable interface) yields a
 /// candidate whose address no peer can dial.
@@ -140,6 +147,14 @@ mod tests {
             read(reflexive),
             Ok(Candidate::Usable("candidate:3 1 udp 1694498815 2001:db8::1 4 typ srflx".to_owned()))
         );
+    }
+
+    #[test]
+    fn a_relay_is_known_by_its_address() {
+        assert_eq!(relay_address(HOST), None);
+        let relay = HOST.replace("host", "relay raddr 10.0.0.1 rport 7");
+        let Ok(Candidate::Usable(line)) = read(&relay) else { panic!("{relay}") };
+        assert_eq!(relay_address(&line), Some("192.0.2.7:50000".parse().unwrap()));
     }
 
     #[test]

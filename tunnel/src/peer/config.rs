@@ -2,9 +2,10 @@
 
 use std::{fmt, net::SocketAddr, time::Duration};
 
-use super::KnownLoss;
+use super::{KnownPath, RelayServer};
+use crate::recovery::Ways;
 
-/// A STUN or TURN server, as the session hands it out.
+/// A STUN server. (As the engine has it: it is told of the relay as one, too.)
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct IceServer {
     /// `stun:host[:port]` or `turn:host[:port]` (RFC 7064, RFC 7065). A `turn:` URL yields only
@@ -25,33 +26,36 @@ impl fmt::Debug for IceServer {
 /// How to make a connection.
 #[derive(Debug, Clone)]
 pub struct PeerConfig {
-    /// Servers that tell our public address or relay for us.
+    /// Servers that tell our public address.
     pub ice_servers: Vec<IceServer>,
+    /// The relay, asked once no direct path was found in time.
+    pub relay: Option<RelayServer>,
     /// Addresses to bind UDP sockets to, concrete ones with port 0. Empty: every address of
     /// every interface except loopback and link-local ones, as they are at this moment.
     pub local_addresses: Vec<SocketAddr>,
-    /// Only through a TURN server.
-    pub relay_only: bool,
+    /// Which ways it may take. Without a relay each of them means a direct one.
+    pub ways: Ways,
     /// Somebody is looking: the path's consent is checked every 0.5 s rather than once a minute.
     pub watched: bool,
     /// How long from its making until all channels are open, or the connection counts as lost.
     pub open_within: Duration,
     /// Sizes that decide the throughput.
     pub tuning: Tuning,
-    /// What the connections of a session know of their path's loss.
-    pub known_loss: KnownLoss,
+    /// What the connections of a session know of their path.
+    pub known_path: KnownPath,
 }
 
 impl Default for PeerConfig {
     fn default() -> Self {
         Self {
             ice_servers: Vec::new(),
+            relay: None,
             local_addresses: Vec::new(),
-            relay_only: false,
+            ways: Ways::Any,
             watched: true,
             open_within: OPEN_WITHIN,
             tuning: Tuning::default(),
-            known_loss: KnownLoss::default(),
+            known_path: KnownPath::default(),
         }
     }
 }

@@ -15,13 +15,15 @@ use async_channel::{Receiver, Sender};
 use futures_util::{FutureExt, select_biased};
 use webrtc::{
     data_channel::{DataChannel, DataChannelEvent},
-    peer_connection::PeerConnection,
+    peer_connection::{PeerConnection, RTCIceCandidateType},
 };
 
 use super::{
-    LostReason, MAX_CANDIDATES, PeerEvent, candidate,
+    KnownPath, LostReason, MAX_CANDIDATES, PeerEvent, candidate,
     handler::{MAX_SIGNALS, Signal},
     lane::wake_driver,
+    path::selected,
+    relay::Relay,
     runtime::{DriverRuntime, KEEPER},
 };
 
@@ -77,6 +79,8 @@ pub(super) struct Keeper {
     pub(super) advertised: Receiver<BTreeSet<String>>,
     pub(super) events: Sender<PeerEvent>,
     pub(super) open_within: Duration,
+    pub(super) relay: Option<Relay>,
+    pub(super) known_path: KnownPath,
     /// Dropped with the keeper: the connection is closed.
     pub(super) closed: Sender<()>,
 }
@@ -102,7 +106,16 @@ impl Keeper {
         if let Err(error) = self.connection.close().await {
             tracing::debug!(%error, "closing a peer connection");
         }
+        self.relay.iter().for_each(Relay::close);
         drop(self.closed);
+    }
+
+    /// For the connections that follow: what this one's path needed.
+    async fn remember_path(&self) {
+        if let Some(pair) = selected(&*self.connection).await {
+            let ours = self.relay.as_ref().filter(|_| pair.local.typ == RTCIceCandidateType::Relay);
+            self.known_path.opened(ours.and_then(Relay::via));
+        }
     }
 
     /// Lets the driver write what was sent before the close, a goodbye mostly, as far as it may:
@@ -150,6 +163,7 @@ impl Keeper {
                         self.runtime.set_open();
                         deadline = smol::Timer::never();
                         phase = Phase::Open;
+                        self.remember_path().await;
                         tracing::info!("peer connection open");
                         self.tell(PeerEvent::Opened);
                     }
@@ -168,6 +182,7 @@ impl Keeper {
                         None => {}
                     },
                     Ok(Signal::Path) if phase == Phase::Seeking => {
+                        self.relay.iter().for_each(Relay::path_found);
                         deadline = smol::Timer::after(HANDSHAKE_WITHIN);
                         phase = Phase::Handshaking;
                     }

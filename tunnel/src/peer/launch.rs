@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeSet,
     net::SocketAddr,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8},
+    },
 };
 
 use async_channel::{Receiver, Sender, bounded};
@@ -17,10 +20,12 @@ use super::{
     handler::{Handler, MAX_SIGNALS},
     keeper::{Keeper, MAX_EVENTS, Status},
     lane::{Lane, wake_driver},
+    relay::Relay,
     resolve,
-    runtime::DriverRuntime,
+    runtime::{DIRECT_TURNS, DriverRuntime},
     settings,
 };
+use crate::recovery::Ways;
 
 /// Id of the keeper's channel: one that neither side uses. Opening an agreed channel sends
 /// nothing, so the peer need not know of it.
@@ -59,8 +64,15 @@ pub(super) async fn launch(config: PeerConfig) -> Result<Launched, PeerError> {
 }
 
 async fn make(config: PeerConfig) -> Result<Launched, PeerError> {
-    let servers = resolve::resolve(&config.ice_servers).await?;
-    let runtime = Arc::new(DriverRuntime::new(settings::relayed(&servers), config.known_loss.clone()));
+    let mut servers = resolve::resolve(&config.ice_servers).await?;
+    let turns = Arc::new(AtomicU8::new(DIRECT_TURNS));
+    let relay = config
+        .relay
+        .clone()
+        .filter(|_| config.ways != Ways::DirectOnly)
+        .map(|server| Relay::new(server, config.ways, config.known_path.relay(), Arc::clone(&turns)));
+    servers.extend(relay.as_ref().map(Relay::as_ice_server));
+    let runtime = Arc::new(DriverRuntime::new(relay.clone(), config.known_path.loss.clone(), turns));
     let (signals, heard) = bounded(MAX_SIGNALS);
     let (failures, failed) = bounded(1);
     let (first, gathered) = bounded(1);
@@ -103,6 +115,8 @@ async fn make(config: PeerConfig) -> Result<Launched, PeerError> {
         advertised,
         events: told,
         open_within: config.open_within,
+        relay,
+        known_path: config.known_path,
         closed: end,
     };
     crate::executor::spawn(task.run()).detach();

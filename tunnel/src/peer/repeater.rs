@@ -22,7 +22,7 @@ const WAITING: usize = 128;
 /// What is known of a path's loss, for the connections that follow each other on it. Clones share
 /// it.
 #[derive(Debug, Clone, Default)]
-pub struct KnownLoss(Arc<Mutex<Option<Instant>>>);
+pub(super) struct KnownLoss(Arc<Mutex<Option<Instant>>>);
 
 impl KnownLoss {
     fn until(&self) -> MutexGuard<'_, Option<Instant>> {

@@ -39,12 +39,16 @@ use webrtc::runtime::{
 use super::{
     Channel,
     redundancy::Pace,
+    relay::Relay,
     repeater::{KnownLoss, Repeater},
 };
 use crate::executor;
 
 /// Who may wait for a turn: a sender on each channel, and the keeper.
 const WAITERS: usize = Channel::ALL.len() + 1;
+
+/// Turns granted after each real wake-up while no packet goes through a relay.
+pub(super) const DIRECT_TURNS: u8 = 1;
 
 /// The keeper's place in [`DriverRuntime::after_turn`].
 pub(super) const KEEPER: usize = WAITERS - 1;
@@ -77,12 +81,13 @@ thread_local! {
 pub(super) struct DriverRuntime {
     turns: Arc<Turns>,
     repeater: Repeater,
+    relay: Option<Relay>,
 }
 
 /// What a driver's sleeps have to remember between two turns of its loop.
 struct Turns {
-    /// Turns granted after each real wake-up.
-    extra: u8,
+    /// Turns granted after each real wake-up: more once the relay is used.
+    extra: Arc<AtomicU8>,
     /// How many of the wake-ups just before now were granted ones.
     granted: AtomicU8,
     /// Whether the last real wake-up was the timer.
@@ -100,13 +105,14 @@ struct Turns {
 }
 
 impl DriverRuntime {
-    /// A runtime for one connection. Packets that go through a TURN server (`relayed`) are wrapped
-    /// one turn after they were queued, so they need a second extra turn.
-    pub(super) fn new(relayed: bool, known_loss: KnownLoss) -> Self {
+    /// A runtime for one connection, and how many turns its relay wants (see
+    /// [`super::relay::RELAYED_TURNS`]).
+    pub(super) fn new(relay: Option<Relay>, known_loss: KnownLoss, extra: Arc<AtomicU8>) -> Self {
         Self {
             repeater: Repeater::new(known_loss),
+            relay,
             turns: Arc::new(Turns {
-                extra: if relayed { 2 } else { 1 },
+                extra,
                 granted: AtomicU8::new(0),
                 timer: AtomicBool::new(false),
                 still: AtomicU32::new(0),
@@ -144,6 +150,11 @@ impl DriverRuntime {
             if self.turn() == seen { Poll::Pending } else { Poll::Ready(()) }
         })
         .await;
+    }
+
+    /// Both descriptions are known: a direct path has this long before the relay is asked.
+    pub(super) fn described(&self, patience: Duration) {
+        self.relay.iter().for_each(|relay| relay.described(patience));
     }
 
     /// When a message of the data channel may be sent.
@@ -253,7 +264,7 @@ impl Turns {
             };
             self.still.store(still, Relaxed);
         }
-        if granted < self.extra {
+        if granted < self.extra.load(Relaxed) {
             return Box::pin(ExtraTurn { turns: Arc::clone(self), granted: granted + 1, yielded: false });
         }
         let quiet = self.open.load(Relaxed) && !self.watched.load(Relaxed);
@@ -304,7 +315,11 @@ impl Runtime for DriverRuntime {
 
     fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
         enlarge_buffers(&socket);
-        Ok(self.repeater.wrap(SmolRuntime.wrap_udp_socket(socket)?))
+        let socket = self.repeater.wrap(SmolRuntime.wrap_udp_socket(socket)?);
+        Ok(match &self.relay {
+            Some(relay) => relay.wrap(socket),
+            None => socket,
+        })
     }
 
     fn wrap_tcp_listener(&self, listener: std::net::TcpListener) -> io::Result<Arc<dyn AsyncTcpListener>> {
@@ -351,6 +366,11 @@ mod tests {
     }
 
     impl DriverRuntime {
+        /// One without a relay.
+        pub(in super::super) fn plain() -> Self {
+            Self::new(None, KnownLoss::default(), Arc::new(AtomicU8::new(DIRECT_TURNS)))
+        }
+
         fn sleep_in_driver(&self, duration: Duration) -> BoxFuture<'static, ()> {
             self.turns.sleep(duration)
         }
@@ -360,8 +380,8 @@ mod tests {
 
     #[test]
     fn every_real_wake_up_is_followed_by_the_granted_turns() {
-        for (relayed, expected) in [(false, 1), (true, 2)] {
-            let runtime = DriverRuntime::new(relayed, KnownLoss::default());
+        for expected in [1, 2] {
+            let runtime = DriverRuntime::new(None, KnownLoss::default(), Arc::new(AtomicU8::new(expected)));
             for _ in 0..3 {
                 for _ in 0..expected {
                     assert!(at_once(&runtime, LONG), "a turn is granted");
@@ -374,7 +394,7 @@ mod tests {
 
     #[test]
     fn an_extra_turn_that_was_not_taken_is_granted_again() {
-        let runtime = DriverRuntime::new(false, KnownLoss::default());
+        let runtime = DriverRuntime::plain();
         // A packet was ready in the same select, so that the sleep was not polled, or only once.
         drop(runtime.sleep_in_driver(LONG));
         assert_eq!(runtime.sleep_in_driver(LONG).now_or_never(), None);
@@ -391,7 +411,7 @@ mod tests {
                 smol::Timer::after(Duration::from_millis(300)).map(|_| false),
             ))
         };
-        let runtime = DriverRuntime::new(false, KnownLoss::default());
+        let runtime = DriverRuntime::plain();
         runtime.set_open();
         runtime.set_watched(false);
         for _ in 0..STILL_AFTER {

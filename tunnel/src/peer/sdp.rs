@@ -2,6 +2,7 @@
 //! before the WebRTC engine parses what a peer wrote, and the DTLS fingerprint read from them.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use super::{
     MAX_CANDIDATES, MAX_MESSAGE,
@@ -99,6 +100,8 @@ pub(super) struct Screened {
     pub(super) text: String,
     /// How many candidates are left.
     pub(super) candidates: usize,
+    /// The addresses of the relays among them.
+    pub(super) relays: BTreeSet<SocketAddr>,
 }
 
 /// Checks a remote description.
@@ -113,6 +116,7 @@ pub(super) fn screen(kind: Kind, sdp: &str) -> Result<Screened, SdpError> {
 
     let mut text = String::with_capacity(sdp.len());
     let (mut media, mut candidates, mut message_size) = (0, 0, None);
+    let mut relays = BTreeSet::new();
     for line in sdp.lines() {
         if let Some(section) = line.strip_prefix("m=") {
             media += 1;
@@ -130,6 +134,7 @@ pub(super) fn screen(kind: Kind, sdp: &str) -> Result<Screened, SdpError> {
             match candidate::read(line)? {
                 Candidate::Usable(line) => {
                     candidates += 1;
+                    relays.extend(candidate::relay_address(&line));
                     text.push_str("a=");
                     text.push_str(&line);
                     text.push_str("\r\n");
@@ -151,7 +156,28 @@ pub(super) fn screen(kind: Kind, sdp: &str) -> Result<Screened, SdpError> {
     if !message_size.is_some_and(|size| size == 0 || size >= MAX_MESSAGE as u64) {
         return Err(SdpError::MessageSize);
     }
-    Ok(Screened { text, candidates })
+    Ok(Screened { text, candidates, relays })
+}
+
+/// In an offer: an attempt at a direct connection in place of a relayed one that works, so that
+/// neither side is to ask its relay.
+const DIRECT: &str = "a=farm-tunnel-direct";
+
+/// Whether an offer is of use only if it leads to a direct connection. Who does not know the
+/// attribute passes over it (RFC 8866, section 5.13).
+pub fn wants_direct(sdp: &str) -> bool {
+    session_level(sdp).any(|line| line.trim_end() == DIRECT)
+}
+
+/// The lines before the first media section.
+fn session_level(sdp: &str) -> impl Iterator<Item = &str> {
+    sdp.lines().take_while(|line| !line.starts_with("m="))
+}
+
+/// The offer with this wish in it, at the end of its session level.
+pub(super) fn ask_for_direct(sdp: &str) -> String {
+    let (session, media) = sdp.split_at(sdp.find("\nm=").map_or(sdp.len(), |end| end + 1));
+    format!("{session}{DIRECT}\r\n{media}")
 }
 
 /// Our own description without the candidates no peer can use, and those it still names, in
@@ -191,6 +217,15 @@ mod tests {
              a=candidate:1 1 udp 2130706431 192.0.2.7 50000 typ host\r\n\
              a=candidate:1 1 tcp 1 192.0.2.7 9 typ host tcptype active\r\n"
         )
+    }
+
+    #[test]
+    fn an_offer_may_want_a_direct_connection() {
+        assert!(!wants_direct(&sdp()));
+        let asking = ask_for_direct(&sdp());
+        assert!(wants_direct(&asking), "{asking}");
+        assert_eq!(screen(Kind::Offer, &asking).map(|screened| screened.candidates), Ok(1));
+        assert!(!wants_direct(&format!("{}{DIRECT}\r\n", sdp())), "that says something of the media");
     }
 
     #[test]

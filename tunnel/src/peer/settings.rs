@@ -8,7 +8,8 @@ use webrtc::peer_connection::{
     SettingEngineBuilder,
 };
 
-use super::{IceServer, PeerConfig};
+use super::{IceServer, PeerConfig, relay};
+use crate::recovery::Ways;
 
 /// Largest message we declare to accept (`a=max-message-size`), in bytes: what browsers declare.
 /// The engine's default of 64 KiB has no room for a frame's header; we send at most
@@ -51,12 +52,13 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// a peer behind a slow modem needs to receive our answer at all.
 const CHECKS: u16 = 100;
 
-/// How long a direct path is preferred to a relayed one that already works: a check across an
-/// LTE link and back is 100-200 ms.
-const RELAY_PATIENCE: Duration = Duration::from_millis(300);
+/// How long a direct path is preferred to a relayed one that already works, the other side's
+/// perhaps.
+const RELAY_PATIENCE: Duration = relay::PATIENCE;
 
 /// The protocol engine's settings.
 pub(super) fn engine(config: &PeerConfig) -> SettingEngine {
+    let relay_only = is_relay_only(config);
     let consent = if config.watched { WATCHED } else { UNWATCHED };
     let at_once = Some(Duration::ZERO);
     let builder = SettingEngineBuilder::new()
@@ -69,7 +71,7 @@ pub(super) fn engine(config: &PeerConfig) -> SettingEngine {
         .with_host_acceptance_min_wait(at_once)
         .with_srflx_acceptance_min_wait(at_once)
         .with_prflx_acceptance_min_wait(at_once)
-        .with_relay_acceptance_min_wait(Some(if config.relay_only { Duration::ZERO } else { RELAY_PATIENCE }))
+        .with_relay_acceptance_min_wait(Some(if relay_only { Duration::ZERO } else { RELAY_PATIENCE }))
         // Without it an ICE restart keeps the sockets of the address that is gone.
         .with_discard_local_candidates_during_ice_restart(true)
         .with_sctp_max_message_size(SctpMaxMessageSize::Bounded(DECLARED_MESSAGE));
@@ -90,14 +92,13 @@ pub(super) fn configuration(config: &PeerConfig, servers: &[IceServer]) -> RTCCo
             credential: server.credential.clone(),
         })
         .collect();
-    let policy = if config.relay_only { RTCIceTransportPolicy::Relay } else { RTCIceTransportPolicy::All };
+    let policy =
+        if is_relay_only(config) { RTCIceTransportPolicy::Relay } else { RTCIceTransportPolicy::All };
     RTCConfigurationBuilder::default().with_ice_servers(servers).with_ice_transport_policy(policy).build()
 }
 
-/// Whether any server is a relay.
-pub(super) fn relayed(servers: &[IceServer]) -> bool {
-    let mut urls = servers.iter().flat_map(|server| &server.urls);
-    urls.any(|url| url.starts_with("turn"))
+fn is_relay_only(config: &PeerConfig) -> bool {
+    config.ways == Ways::RelayOnly && config.relay.is_some()
 }
 
 #[cfg(test)]

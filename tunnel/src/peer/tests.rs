@@ -3,6 +3,7 @@
 mod hostile;
 mod loss;
 mod open;
+mod relay;
 mod transfer;
 mod wire;
 

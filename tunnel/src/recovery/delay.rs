@@ -46,6 +46,25 @@ pub const RECHECK_UNWATCHED: Duration = Duration::from_secs(60);
 /// Time between looks whether somebody paired this phone again.
 pub const NOT_PAIRED_RETRY: Duration = Duration::from_secs(60);
 
+/// From a carrier that came up relayed to the first attempt at a direct one:
+/// what moved the address, or kept the direct way from being found in time, has
+/// settled by then.
+pub const UPGRADE_FIRST: Duration = Duration::from_secs(5);
+
+/// So many times longer each time: 5, 15, 45 s, 2, 7 and 15 minutes.
+const UPGRADE_GROWTH: u32 = 3;
+
+/// The longest time between two attempts at a direct carrier: 10 KB each make
+/// 1 MB of a day that somebody looks all the time.
+pub const UPGRADE_LONGEST: Duration = Duration::from_secs(900);
+
+/// How long a relayed carrier is used before the next attempt at a direct one,
+/// when `tries` came to nothing.
+pub(super) fn upgrade(tries: u32) -> Duration {
+    // 3^5 x 5 s is past the cap.
+    (UPGRADE_FIRST * UPGRADE_GROWTH.pow(tries.min(5))).min(UPGRADE_LONGEST)
+}
+
 /// The longest delay before the attempt that follows `attempt` failures.
 pub(super) fn ladder(attempt: u32, watched: bool) -> Duration {
     if let Some(delay) = usize::try_from(attempt).ok().and_then(|step| LADDER.get(step)) {

@@ -4,8 +4,12 @@
 //! attempt replaces the live carrier only once it works (make before break).
 //! When nothing is under way there is always a time for the next attempt,
 //! unless the phone is no longer paired or the session was stopped.
+//!
+//! A carrier that goes through a relay is as good as another until a direct one
+//! works: that is tried now and then while somebody looks, beside it.
 
 mod event;
+mod upgrade;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -17,7 +21,8 @@ use farm_protocol::signal::OfferRefused;
 
 use super::{ANSWER_DEADLINE, CONNECT_DEADLINE, HELLO_DEADLINE};
 use crate::backoff::Jitter;
-use crate::recovery::{self, Context, Decision, Failure, Strategy};
+use crate::recovery::{self, Context, Decision, Failure, Strategy, Ways};
+use upgrade::Upgrade;
 
 pub use event::{Action, Due, Event, Network, Snapshot, State};
 
@@ -48,6 +53,16 @@ struct Attempt {
     epoch: Epoch,
     stage: Stage,
     deadline: Instant,
+    ways: Ways,
+    /// Its path is known, and goes through a relay.
+    relayed: bool,
+}
+
+impl Attempt {
+    /// Whether it can be given up without a word: the live carrier goes on.
+    fn is_idle_upgrade(&self) -> bool {
+        self.ways == Ways::DirectOnly && self.stage != Stage::Greeting
+    }
 }
 
 /// One phone program's session with one farm.
@@ -64,6 +79,7 @@ pub struct Session {
     live: Option<Epoch>,
     attempt: Option<Attempt>,
     next_attempt: Option<Instant>,
+    upgrade: Upgrade,
     failed: u32,
     failure: Option<Failure>,
     decision: Option<Decision>,
@@ -105,6 +121,7 @@ impl Session {
             live: None,
             attempt: None,
             next_attempt: None,
+            upgrade: Upgrade::default(),
             failed: 0,
             failure: None,
             decision: None,
@@ -194,7 +211,8 @@ impl Session {
                     attempt.deadline = now + HELLO_DEADLINE;
                 }
             }
-            Event::Hello(epoch) => self.hello(epoch),
+            Event::Hello(epoch) => self.hello(epoch, now),
+            Event::Path { epoch, relayed } => self.path(epoch, relayed, now),
             Event::Lost(epoch) => self.lost(epoch, Failure::NetworkTimeout, now),
             Event::Goodbye(epoch, reason) => self.goodbye(epoch, reason, now),
             Event::Network(change) => self.network(change, now),
@@ -214,16 +232,25 @@ impl Session {
         self.actions.pop_front()
     }
 
-    /// When [`Self::handle_timeout`] is due, and why. `None` while live with
-    /// nothing under way, and while stopped.
+    /// When [`Self::handle_timeout`] is due, and why. `None` while live and
+    /// direct with nothing under way, and while stopped.
     pub fn poll_timeout(&self) -> Option<(Instant, Due)> {
         let attempt = self.attempt.map(|a| match a.stage {
             Stage::Offered => (a.deadline, Due::Answer),
             Stage::Connecting => (a.deadline, Due::Connect),
             Stage::Greeting => (a.deadline, Due::Hello),
         });
+        let next = self.next_attempt.map(|at| (at, Due::Attempt));
+        // Of the last two there is one at most: nobody looks, or somebody does.
+        let upgrade = self.upgrade_at().map(|at| (at, Due::Upgrade));
         let rest = self.rest_at().map(|at| (at, Due::Rest));
-        attempt.or(self.next_attempt.map(|at| (at, Due::Attempt))).or(rest)
+        attempt.or(next).or(upgrade).or(rest)
+    }
+
+    fn upgrade_at(&self) -> Option<Instant> {
+        let farm_there = self.farm.is_some_and(|f| f.online) && self.broker_link && self.network_up;
+        let wanted = self.live.is_some() && self.watched && !self.slot_lost;
+        self.upgrade.due().filter(|_| wanted && farm_there)
     }
 
     fn rest_at(&self) -> Option<Instant> {
@@ -307,6 +334,11 @@ impl Session {
                 self.offer(now);
             }
         }
+        let idle = self.attempt.is_none() && self.next_attempt.is_none();
+        if idle && self.upgrade_at().is_some_and(|at| at <= now) {
+            self.upgrade.begun(now, &mut self.jitter);
+            self.send_offer(Ways::DirectOnly, now);
+        }
         let state = match (self.started, self.live, self.attempt) {
             (false, ..) => State::Stopped,
             (true, Some(_), _) => State::Live,
@@ -331,13 +363,18 @@ impl Session {
         if !self.network_up {
             return self.fail(Failure::PhoneOffline, now);
         }
+        let relay_only = self.decision.is_some_and(|d| d.relay_only);
+        self.send_offer(if relay_only { Ways::RelayOnly } else { Ways::Any }, now);
+    }
+
+    fn send_offer(&mut self, ways: Ways, now: Instant) {
         self.epoch = self.epoch.next();
         // A run that was never heard of is refused, with the present one.
         let farm_boot = self.farm.map_or(BootId::from_bytes([0; 16]), |f| f.boot);
-        let relay_only = self.decision.is_some_and(|d| d.relay_only);
+        let deadline = now + ANSWER_DEADLINE;
         self.attempt =
-            Some(Attempt { epoch: self.epoch, stage: Stage::Offered, deadline: now + ANSWER_DEADLINE });
-        self.actions.push_back(Action::Offer { epoch: self.epoch, farm_boot, relay_only });
+            Some(Attempt { epoch: self.epoch, stage: Stage::Offered, deadline, ways, relayed: false });
+        self.actions.push_back(Action::Offer { epoch: self.epoch, farm_boot, ways });
     }
 
     /// Something failed: decide what to do about it, and when.
@@ -378,16 +415,31 @@ impl Session {
             // Its streams moved over with our hello: they wait for a carrier.
             self.actions.push_back(Action::Close(live, GoodbyeReason::Superseded));
         }
+        if self.live.is_some()
+            && attempt.is_idle_upgrade()
+            && failure != Failure::Refused(OfferRefused::OtherBoot)
+        {
+            // Nothing is broken: the relayed carrier goes on.
+            return;
+        }
         self.fail(failure, now);
     }
 
-    /// Gives up an attempt whose offer was not answered yet: whether there was one.
+    /// Gives up an attempt whose offer was not answered yet: whether there was
+    /// one that is missed.
     fn drop_unanswered_offer(&mut self) -> bool {
         let dropped = self.attempt.take_if(|attempt| attempt.stage == Stage::Offered);
         if let Some(attempt) = dropped {
             self.actions.push_back(Action::Close(attempt.epoch, GoodbyeReason::Superseded));
         }
-        dropped.is_some()
+        dropped.is_some_and(|attempt| !attempt.is_idle_upgrade())
+    }
+
+    /// Gives up an attempt that could only have come out direct.
+    fn drop_upgrade(&mut self) {
+        if let Some(attempt) = self.attempt.take_if(|attempt| attempt.is_idle_upgrade()) {
+            self.actions.push_back(Action::Close(attempt.epoch, GoodbyeReason::Superseded));
+        }
     }
 
     /// Another program has our place: whatever we had there is over.
@@ -412,10 +464,22 @@ impl Session {
         self.attempt_at(now);
     }
 
-    fn hello(&mut self, epoch: Epoch) {
-        if self.attempt.take_if(|a| a.epoch == epoch).is_none() {
-            return;
+    fn path(&mut self, epoch: Epoch, relayed: bool, now: Instant) {
+        if self.live == Some(epoch) {
+            self.upgrade.path(relayed, now, &mut self.jitter);
+            if !relayed {
+                // It found the direct way by itself.
+                self.drop_upgrade();
+            }
+        } else if let Some(attempt) = self.attempt_mut(epoch) {
+            attempt.relayed = relayed;
         }
+    }
+
+    fn hello(&mut self, epoch: Epoch, now: Instant) {
+        let Some(attempt) = self.attempt.take_if(|a| a.epoch == epoch) else { return };
+        self.upgrade = Upgrade::default();
+        self.upgrade.path(attempt.relayed, now, &mut self.jitter);
         let former = self.live.replace(epoch);
         self.failed = 0;
         self.next_attempt = None;
@@ -435,7 +499,9 @@ impl Session {
         if self.live == Some(epoch) {
             self.live = None;
             self.actions.push_back(Action::Close(epoch, GoodbyeReason::Superseded));
-            // An attempt that is under way is the reconnect.
+            // An attempt that is under way is the reconnect, unless it may only
+            // come out direct.
+            self.drop_upgrade();
             if self.attempt.is_none() {
                 self.fail(failure, now);
             }
@@ -495,6 +561,7 @@ impl Session {
             (true, Some(live)) if moved => {
                 self.actions.push_back(Action::Probe(live));
                 self.drop_unanswered_offer();
+                self.drop_upgrade();
                 if self.attempt.is_none() {
                     self.attempt_at(now);
                 }

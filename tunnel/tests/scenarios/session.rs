@@ -78,7 +78,7 @@ fn presence(run: &mut Run, boot: u8) -> Event {
 fn choose(run: &mut Run, session: &Session) -> Event {
     let newest = session.epoch();
     let any = if run.pick(4) == 0 { session.live().unwrap_or(newest) } else { newest };
-    match run.pick(26) {
+    match run.pick(29) {
         0..=5 => Event::Answered(newest),
         6..=10 => Event::Opened(newest),
         11..=15 => Event::Hello(newest),
@@ -114,6 +114,7 @@ fn choose(run: &mut Run, session: &Session) -> Event {
             2 => Event::Stop,
             _ => Event::Start,
         },
+        25..=27 => Event::Path { epoch: any, relayed: run.pick(4) > 0 },
         _ => Event::Start,
     }
 }
@@ -145,6 +146,9 @@ fn written(event: &Event) -> Value {
         Event::Undelivered => json!({ "kind": "undelivered" }),
         Event::Opened(epoch) => json!({ "kind": "opened", "epoch": epoch.number() }),
         Event::Hello(epoch) => json!({ "kind": "hello", "epoch": epoch.number() }),
+        Event::Path { epoch, relayed } => {
+            json!({ "kind": "path", "epoch": epoch.number(), "relayed": relayed })
+        }
         Event::Lost(epoch) => json!({ "kind": "lost", "epoch": epoch.number() }),
         Event::Goodbye(epoch, reason) => {
             json!({ "kind": "goodbye", "epoch": epoch.number(), "reason": name(&GOODBYES, reason) })
@@ -161,11 +165,11 @@ fn record(run: &Run, session: &mut Session, event: Value) -> Value {
     let mut actions = Vec::new();
     while let Some(action) = session.poll_action() {
         actions.push(match action {
-            Action::Offer { epoch, farm_boot, relay_only } => json!({
+            Action::Offer { epoch, farm_boot, ways } => json!({
                 "kind": "offer",
                 "epoch": epoch.number(),
                 "farmBoot": hex(farm_boot.as_bytes()),
-                "relayOnly": relay_only,
+                "ways": ways.name(),
             }),
             Action::Attach(epoch) => json!({ "kind": "attach", "epoch": epoch.number() }),
             Action::Close(epoch, reason) => {
@@ -180,6 +184,7 @@ fn record(run: &Run, session: &mut Session, event: Value) -> Value {
     let timeout = session.poll_timeout().map(|(at, due)| {
         let why = match due {
             Due::Attempt => "attempt",
+            Due::Upgrade => "upgrade",
             Due::Answer => "answer",
             Due::Connect => "connect",
             Due::Hello => "hello",

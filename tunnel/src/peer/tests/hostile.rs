@@ -66,7 +66,7 @@ async fn stranger(
 ) -> (Arc<dyn PeerConnection>, Vec<Arc<dyn DataChannel>>) {
     let connection = PeerConnectionBuilder::new()
         .with_setting_engine(settings::engine(&config()))
-        .with_runtime(Arc::new(runtime::DriverRuntime::new(false, KnownLoss::default())))
+        .with_runtime(Arc::new(runtime::DriverRuntime::plain()))
         .with_handler(Arc::new(Silent))
         .with_udp_addrs(config().local_addresses)
         .build()

@@ -7,7 +7,7 @@ use farm_protocol::epoch::Epoch;
 use farm_protocol::id::BootId;
 use farm_protocol::signal::OfferRefused;
 
-use crate::recovery::{Failure, Strategy};
+use crate::recovery::{Failure, Strategy, Ways};
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +56,13 @@ pub enum Event {
     Opened(Epoch),
     /// The farm's hello came on a carrier.
     Hello(Epoch),
+    /// The path that a carrier takes is known, or became another one.
+    Path {
+        /// The carrier's.
+        epoch: Epoch,
+        /// Through a relay.
+        relayed: bool,
+    },
     /// A carrier is dead, failed or closed.
     Lost(Epoch),
     /// The farm left a carrier on purpose.
@@ -91,8 +98,8 @@ pub enum Action {
         epoch: Epoch,
         /// The farm's run as far as known.
         farm_boot: BootId,
-        /// Only through a relay.
-        relay_only: bool,
+        /// Which ways it may take. Where there is no relay, relay only means any.
+        ways: Ways,
     },
     /// Both hellos are there: streams go on over this carrier.
     Attach(Epoch),
@@ -114,6 +121,8 @@ pub enum Action {
 pub enum Due {
     /// The next attempt.
     Attempt,
+    /// The next attempt at a direct carrier in place of a relayed one.
+    Upgrade,
     /// An answer did not come.
     Answer,
     /// A carrier did not open.

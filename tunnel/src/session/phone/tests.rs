@@ -1,3 +1,5 @@
+mod upgrade;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -344,7 +346,7 @@ fn what_nobody_looks_at_rests_and_connects_when_somebody_does() {
 }
 
 fn event() -> impl Strategy_<Value = Event> {
-    (0u8..18, 0u64..4).prop_map(|(kind, n)| {
+    (0u8..19, 0u64..4).prop_map(|(kind, n)| {
         let epoch = (0..n).fold(Epoch::of_start(1), |e, _| e.next());
         match kind {
             0 => Event::Start,
@@ -373,6 +375,7 @@ fn event() -> impl Strategy_<Value = Event> {
             14 => Event::NewSlot(Epoch::of_start(1 + n)),
             15 => Event::NoSlot,
             16 => Event::Goodbye(epoch, GoodbyeReason::TakenOver),
+            17 => Event::Path { epoch, relayed: n % 2 == 1 },
             12 => Event::Network([Network::Up, Network::Down, Network::Changed][n as usize % 3]),
             _ => Event::Attention { watched: n % 2 == 0 },
         }
