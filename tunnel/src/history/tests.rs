@@ -246,7 +246,8 @@ fn a_machine_that_was_off_says_since_when() {
     let started = world.wall.as_secs() - 12;
     world.history.machine_started(started, world.now);
     let absences = world.history.absences(9, world.now);
-    let last_mark = WALL.as_secs() + MARK.as_secs();
+    // What was stored last: the last change had settled, the hour was not over.
+    let last_mark = WALL.as_secs() + 1060 + SETTLE.as_secs();
     let off = Absence { at: last_mark, lasted: seconds(started - last_mark), power: true };
     assert_eq!(absences[0], off, "{absences:?}");
     assert_eq!((absences.len(), world.history.absences(1, world.now).len()), (2, 1));

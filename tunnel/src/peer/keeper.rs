@@ -36,10 +36,10 @@ pub(super) const MAX_EVENTS: usize = MAX_CANDIDATES + 3;
 /// like silence.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(8);
 
-/// How long a close waits at most for what was sent before it. The driver writes
-/// it within a millisecond; where many want the processor it comes to its turn
-/// after tens of them, and a goodbye that is lost costs the other end a second.
-const FLUSH_WITHIN: Duration = Duration::from_millis(250);
+/// How long a close waits at most until the peer has what was sent before it: an
+/// acknowledgement may be held back for 200 ms (RFC 9260, section 6.2), and a
+/// goodbye that is lost costs the other end a second.
+const FLUSH_WITHIN: Duration = Duration::from_millis(300);
 
 /// The turns after which it is written: one that was under way, and one that saw it.
 const TURNS_TO_WRITE: usize = 2;
@@ -71,6 +71,8 @@ pub(super) struct Keeper {
     /// the connection: a remote close shows nowhere else, and the other channels' events belong
     /// to their readers.
     pub(super) sentinel: Arc<dyn DataChannel>,
+    /// Where goodbyes are said; its events are its reader's.
+    pub(super) control: Arc<dyn DataChannel>,
     pub(super) status: Arc<Status>,
     pub(super) signals: Receiver<Signal>,
     pub(super) failures: Receiver<LostReason>,
@@ -118,13 +120,22 @@ impl Keeper {
         }
     }
 
-    /// Lets the driver write what was sent before the close, a goodbye mostly, as far as it may:
-    /// closing drops what it has not written.
+    /// Sees to it that what was sent before the close, a goodbye mostly, arrives. Closing drops
+    /// what the driver has not written. And where the peer's driver finds the message and the end
+    /// at once in its socket, it tells the end first, which drops the message: so the end waits
+    /// until the message is acknowledged.
     async fn flush(&self) {
         let written = async {
             for _ in 0..TURNS_TO_WRITE {
                 let turn = self.runtime.turn();
                 if wake_driver(&*self.sentinel).await.is_err() {
+                    return;
+                }
+                self.runtime.after_turn(turn, KEEPER).await;
+            }
+            loop {
+                let turn = self.runtime.turn();
+                if !matches!(self.control.outstanding_bytes().await, Ok(1..)) {
                     return;
                 }
                 self.runtime.after_turn(turn, KEEPER).await;

@@ -99,6 +99,7 @@ async fn make(config: PeerConfig) -> Result<Launched, PeerError> {
     };
 
     let status = Arc::new(Status::default());
+    let control = Arc::clone(&lanes[usize::from(Channel::Control.id())].1);
     let lanes = lanes.map(|(kind, channel)| {
         Lane::new(kind, channel, Arc::clone(&runtime), Arc::clone(&status), config.tuning)
     });
@@ -109,6 +110,7 @@ async fn make(config: PeerConfig) -> Result<Launched, PeerError> {
         connection: Arc::clone(&connection),
         runtime: Arc::clone(&runtime),
         sentinel,
+        control,
         status: Arc::clone(&status),
         signals: heard,
         failures: failed,
