@@ -10,18 +10,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::Gate;
+use common::{Gate, pem};
 use farm_tests::harness::farm::{
     Agent, AgentConfig, Daemon, FARM, GREENHOUSE, PATIENCE, Phone, Place, Service, greenhouse,
 };
 use farm_tests::harness::{Process, free_port, run, until};
 
 const NAME: &str = "localhost";
-
-fn pem(label: &str, der: &[u8]) -> String {
-    let text = data_encoding::BASE64.encode(der);
-    format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
-}
 
 /// A broker at `listen` whose certificate nobody but itself vouches for.
 fn broker(dir: &Path, listen: SocketAddr) -> (Daemon, PathBuf) {

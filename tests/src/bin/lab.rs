@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use farm_tests::harness::end_all;
 use farm_tests::lab::{
     Failed, LabError, Length, Outcome, Plan, Run, SCENARIOS, Scenario, TOPOLOGIES, Table, Topology, gone,
-    idle, missing, perform,
+    grid, grid_markdown, idle, missing, perform,
 };
 use lexopt::{Arg, ValueExt};
 
@@ -17,11 +17,10 @@ behind another, the broker between them. One fault a run; prints a table.
 Needs root, nftables and conntrack. See docs/lab.md.
 
 Usage: lab [--scenario NAMES] [--topology NAMES] [--runs N] [options]
-       lab --idle MINUTES | --gone MINUTES
+       lab --idle MINUTES | --gone MINUTES | --grid
 
   --scenario NAMES  only these, separated by commas (default: all but the long ones)
-  --topology NAMES  only these, separated by commas (default: nat); all: every one
-                    that can work today
+  --topology NAMES  only these, separated by commas (default: nat), or: all
   --runs N          how often each is run (default 1)
   --jobs N          how many labs at once (default 1, for undisturbed times)
   --short           faults last only as long as shows the behaviour
@@ -32,6 +31,8 @@ Usage: lab [--scenario NAMES] [--topology NAMES] [--runs N] [options]
   --timeline        what the programs said, also for runs without problems
   --idle MINUTES    instead: what an idle farm costs on the wire, extrapolated to a day
   --gone MINUTES    instead: what the programs do while there is no network
+  --grid            instead: every pair of routers, the way that a tunnel takes, how
+                    long it takes to come up
   --list            the scenarios and topologies
   --help            this text
 
@@ -44,6 +45,7 @@ type Meter = fn(&Topology, f64) -> Result<(String, bool), LabError>;
 struct Wanted {
     plan: Plan,
     meter: Option<(Meter, f64)>,
+    grid: bool,
     slack: f64,
     json: bool,
     timeline: bool,
@@ -65,6 +67,9 @@ fn main() -> ExitCode {
     end_on_signals();
     if let Some((meter, minutes)) = wanted.meter {
         return measure(meter, wanted.plan.topologies[0], minutes);
+    }
+    if wanted.grid {
+        return show_grid(wanted.plan.jobs, wanted.slack);
     }
     let mut table = Table::default();
     let (mut done, total) = (0, wanted.plan.count());
@@ -90,6 +95,27 @@ fn measure(meter: Meter, topology: &Topology, minutes: f64) -> ExitCode {
     match meter(topology, minutes) {
         Ok((text, good)) => {
             println!("{text}");
+            if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("lab: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn show_grid(jobs: usize, slack: f64) -> ExitCode {
+    match grid(jobs) {
+        Ok(cells) => {
+            let mut good = true;
+            for cell in &cells {
+                let misses = cell.misses(slack);
+                if !misses.is_empty() {
+                    good = false;
+                    println!("{}: {}", cell.name(), misses.join("; "));
+                }
+            }
+            println!("{}", grid_markdown(&cells, slack));
             if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => {
@@ -152,6 +178,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Wanted>, lexopt::Error> {
     let (mut runs, mut jobs, mut slack, mut seed) = (1, 1, 1.0, clock());
     let (mut length, mut long, mut json, mut timeline) = (Length::Full, false, false, false);
     let mut meter: Option<(Meter, f64)> = None;
+    let mut grid = false;
     while let Some(argument) = parser.next()? {
         match argument {
             Arg::Long("scenario") => {
@@ -160,12 +187,9 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Wanted>, lexopt::Error> {
             Arg::Long("topology") => {
                 let names = parser.value()?.string()?;
                 topologies = match names.as_str() {
-                    "all" => TOPOLOGIES.iter().filter(|topology| topology.is_ready()).collect(),
+                    "all" => TOPOLOGIES.iter().collect(),
                     names => named(names, "topology", Topology::named)?,
                 };
-                if let Some(waiting) = topologies.iter().find(|topology| !topology.is_ready()) {
-                    return Err(format!("{waiting} needs a relay, which is not built yet").into());
-                }
             }
             Arg::Long("runs") => runs = parser.value()?.parse()?,
             Arg::Long("jobs") => jobs = parser.value()?.parse()?,
@@ -177,6 +201,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Wanted>, lexopt::Error> {
             Arg::Long("timeline") => timeline = true,
             Arg::Long("idle") => meter = Some((idle, minutes(&mut parser)?)),
             Arg::Long("gone") => meter = Some((gone, minutes(&mut parser)?)),
+            Arg::Long("grid") => grid = true,
             Arg::Long("list") => {
                 list();
                 return Ok(None);
@@ -191,7 +216,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Wanted>, lexopt::Error> {
     let all = || SCENARIOS.iter().filter(|scenario| long || scenario.run != Run::Long).collect();
     let scenarios = scenarios.unwrap_or_else(all);
     let plan = Plan { scenarios, topologies, runs, jobs, length, seed };
-    Ok(Some(Wanted { plan, meter, slack, json, timeline }))
+    Ok(Some(Wanted { plan, meter, grid, slack, json, timeline }))
 }
 
 fn minutes(parser: &mut lexopt::Parser) -> Result<f64, lexopt::Error> {
@@ -219,7 +244,6 @@ fn list() {
     }
     println!("topologies (farm's router, phone's router):");
     for topology in TOPOLOGIES {
-        let waits = if topology.is_ready() { "" } else { "; waits for the relay" };
         let (farm, phone, route) = (topology.farm, topology.phone, topology.route);
         let uplink = match topology.uplink {
             Some(link) => format!(
@@ -230,7 +254,7 @@ fn list() {
             ),
             None => String::new(),
         };
-        println!("  {:18} {farm:?}, {phone:?}: {route:?}{waits}{uplink}", topology.name);
+        println!("  {:18} {farm:?}, {phone:?}: {route:?}{uplink}", topology.name);
     }
 }
 

@@ -44,6 +44,8 @@ pub struct Layout {
     pub broker_listen: SocketAddr,
     /// The name by which the others find the broker, where they have DNS.
     pub broker_name: Option<String>,
+    /// The broker's config file, if it has one.
+    pub broker_config: Option<String>,
     /// What the agent forwards to besides the greenhouse.
     pub services: Vec<Service>,
 }
@@ -60,6 +62,7 @@ impl Layout {
             phone: Place::here(),
             broker_listen: free_port()?,
             broker_name: None,
+            broker_config: None,
             services: Vec::new(),
         })
     }
@@ -104,6 +107,9 @@ impl Farm {
         let state = dir.path().join("broker");
         let mut broker =
             Broker::new(layout.broker.clone(), &state, layout.broker_listen, layout.broker_name.as_deref())?;
+        if let Some(text) = &layout.broker_config {
+            broker.configure(&dir.path().join("farm-broker.toml"), text)?;
+        }
         broker.daemon.start()?;
         let mut services = layout.services.clone();
         services.push(Service::http(GREENHOUSE, &address.to_string()));

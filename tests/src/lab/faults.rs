@@ -7,7 +7,7 @@ mod twins;
 
 use std::time::{Duration, Instant};
 
-pub(super) use broker::{broker_down, cached_address, dns_gone};
+pub(super) use broker::{broker_down, cached_address, dns_gone, relay_down};
 pub(super) use random::ten;
 pub(super) use restart::{agent_killed, agent_restart, client_restart, power_cut};
 pub(super) use twins::twins;

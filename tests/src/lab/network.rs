@@ -123,6 +123,14 @@ impl Network {
         SocketAddr::from((BROKER, BROKER_PORT))
     }
 
+    /// The broker's config file: its relay sends to the addresses of this
+    /// network, which are no public ones.
+    pub(super) fn broker_config(&self) -> String {
+        let block = |prefix: &str| format!("\"{prefix}.0/24\"");
+        let blocks = [self.farm.outside, self.phone.outside, self.farm.home, self.phone.home].map(block);
+        format!("[relay]\nallow_peers = [{}]\n", blocks.join(", "))
+    }
+
     fn side(&self, end: End) -> &Side {
         match end {
             End::Farm => &self.farm,
@@ -245,7 +253,7 @@ impl Side {
     fn rules(&self) -> Option<String> {
         let masquerade = match self.nat {
             Nat::Open => return None,
-            Nat::Preserving | Nat::Cone => "masquerade",
+            Nat::Preserving | Nat::Cone | Nat::NoUdp => "masquerade",
             Nat::Symmetric => "masquerade random,fully-random",
         };
         let mut script = format!(
@@ -264,6 +272,10 @@ impl Side {
                 script += &format!("; add rule ip guard {chain} iifname wan ct status dnat accept");
             }
             script += &format!("; add rule ip guard {chain} iifname wan drop");
+        }
+        if self.nat == Nat::NoUdp {
+            // In silence, which is what takes longest to find out.
+            script += "; add rule ip guard forward iifname lan udp dport != 53 drop";
         }
         if self.nat == Nat::Cone {
             script += &format!(

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::world::World;
-use super::{LabError, Nat, Topology, faults};
+use super::{LabError, Nat, Route, Topology, faults};
 
 /// A time that must be kept in half of all runs, and one in 95 of 100.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,17 @@ pub enum Streams {
     Survive,
     /// One side lost its sockets: they end, at once and with a reason.
     End,
+}
+
+/// In which topologies a scenario makes sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum On {
+    /// In all.
+    Any,
+    /// Where nothing goes through the broker's machine.
+    Direct,
+    /// Where everything does.
+    Relayed,
 }
 
 /// What runs through the tunnel meanwhile.
@@ -128,6 +139,8 @@ pub struct Scenario {
     pub streams: Streams,
     /// What must be reached.
     pub goals: Goals,
+    /// Where it makes sense.
+    pub on: On,
     /// Whether it needs a router with NAT at the farm.
     pub needs_nat: bool,
     /// How long the fault lasts in full, about: the download must span it.
@@ -145,7 +158,12 @@ impl Scenario {
     /// Whether it makes sense there.
     #[must_use]
     pub fn applies_to(&self, topology: &Topology) -> bool {
-        topology.is_ready() && (!self.needs_nat || topology.farm != Nat::Open)
+        let on = match self.on {
+            On::Any => true,
+            On::Direct => topology.route == Route::Direct,
+            On::Relayed => topology.route != Route::Direct,
+        };
+        on && (!self.needs_nat || topology.farm != Nat::Open)
     }
 }
 
@@ -177,6 +195,7 @@ const DEFAULT: Scenario = Scenario {
     traffic: Traffic::All,
     streams: Streams::Survive,
     goals: within(None, None),
+    on: On::Any,
     needs_nat: false,
     span: Duration::from_secs(2),
     act: faults::farm_address,
@@ -298,6 +317,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "broker-restart",
+        on: On::Direct,
         about: "the broker is stopped and started",
         goals: UNNOTICED,
         span: Duration::from_secs(8),
@@ -306,6 +326,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "broker-down",
+        on: On::Direct,
         about: "the broker is away for 15 s",
         goals: UNNOTICED,
         span: Duration::from_secs(25),
@@ -314,6 +335,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "broker-down-180",
+        on: On::Direct,
         about: "the broker is away for 3 minutes",
         run: Run::Long,
         goals: UNNOTICED,
@@ -322,7 +344,17 @@ pub const SCENARIOS: &[Scenario] = &[
         ..DEFAULT
     },
     Scenario {
+        name: "relay-down",
+        about: "the broker, and its relay with it, is away for 15 s where everything goes through that",
+        on: On::Relayed,
+        goals: within(goal(1_500, 3_000), goal(1_000, 2_000)),
+        span: Duration::from_secs(20),
+        act: faults::relay_down,
+        ..DEFAULT
+    },
+    Scenario {
         name: "dns-gone",
+        on: On::Direct,
         about: "the resolver is gone, and meanwhile the broker restarts",
         goals: UNNOTICED,
         span: Duration::from_secs(15),

@@ -85,7 +85,8 @@ fn is_sign(who: &str, text: &str) -> bool {
     match who {
         "phone" => {
             (text.contains("session state=") && !text.contains("state=\"live\""))
-                || text.contains("offering a carrier")
+                // One that is tried beside a relayed one that works is no sign.
+                || (text.contains("offering a carrier") && !text.contains("ways=\"direct_only\""))
                 || text.contains("the network changed")
         }
         "farm" => text.contains("the address changed") || text.contains("the network is gone"),
@@ -117,6 +118,7 @@ mod tests {
             assert!(!is_sign("broker", text), "{text}");
         }
         assert!(!is_sign("phone", "INFO session state=\"live\""));
+        assert!(!is_sign("phone", "DEBUG offering a carrier epoch=1.2 ways=\"direct_only\""));
         assert!(is_sign("farm", "INFO the address changed witness=\"STUN probe\""));
         assert_eq!(words("2026-11-22T18:00:00.123456Z  INFO session"), "INFO session");
         assert_eq!(words("farm-agent ready: farm x"), "farm-agent ready: farm x");

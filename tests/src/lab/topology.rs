@@ -18,6 +18,23 @@ pub enum Nat {
     /// Another random port for each destination (address-and-port-dependent
     /// mapping).
     Symmetric,
+    /// Port-preserving, and no UDP passes but questions to the resolver, as
+    /// behind a company's firewall.
+    NoUdp,
+}
+
+impl Nat {
+    /// For tables.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Open => "none",
+            Self::Preserving => "port-preserving",
+            Self::Cone => "full cone",
+            Self::Symmetric => "symmetric",
+            Self::NoUdp => "UDP blocked",
+        }
+    }
 }
 
 /// The way that packets are expected to take.
@@ -25,8 +42,36 @@ pub enum Nat {
 pub enum Route {
     /// From router to router.
     Direct,
-    /// Through a relay.
+    /// Through a relay that both ends reach by UDP.
     Relayed,
+    /// Through a relay that one end reaches by TCP only.
+    RelayedByTcp,
+}
+
+impl Route {
+    /// The one that two routers leave.
+    #[must_use]
+    pub fn between(farm: Nat, phone: Nat) -> Self {
+        let either = |test: fn(Nat, Nat) -> bool| test(farm, phone) || test(phone, farm);
+        if either(|a, _| a == Nat::NoUdp) {
+            Self::RelayedByTcp
+        } else if either(|a, b| a == Nat::Symmetric && matches!(b, Nat::Preserving | Nat::Symmetric)) {
+            // Each mapping has another port than the one that the other end was told.
+            Self::Relayed
+        } else {
+            Self::Direct
+        }
+    }
+
+    /// For tables.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Relayed => "relayed",
+            Self::RelayedByTcp => "relayed by TCP",
+        }
+    }
 }
 
 /// Two routers with the internet between them.
@@ -44,10 +89,7 @@ pub struct Topology {
     pub uplink: Option<Shape>,
 }
 
-/// Whether the broker offers a relay. Topologies that need one wait for it.
-const RELAY: bool = false;
-
-/// Every topology of the lab, those that wait for the relay included.
+/// Every topology of the lab.
 pub const TOPOLOGIES: &[Topology] = &[
     topology("nat", Nat::Preserving, Nat::Preserving, Route::Direct),
     Topology { uplink: Some(LTE), ..topology("lte", Nat::Preserving, Nat::Preserving, Route::Direct) },
@@ -56,6 +98,8 @@ pub const TOPOLOGIES: &[Topology] = &[
     topology("symmetric-cone", Nat::Symmetric, Nat::Cone, Route::Direct),
     topology("symmetric-nat", Nat::Symmetric, Nat::Preserving, Route::Relayed),
     topology("symmetric", Nat::Symmetric, Nat::Symmetric, Route::Relayed),
+    topology("no-udp-nat", Nat::NoUdp, Nat::Preserving, Route::RelayedByTcp),
+    topology("no-udp", Nat::NoUdp, Nat::NoUdp, Route::RelayedByTcp),
 ];
 
 const fn topology(name: &'static str, farm: Nat, phone: Nat, route: Route) -> Topology {
@@ -74,12 +118,6 @@ impl Topology {
     pub fn is_fast(&self) -> bool {
         self.uplink.is_none()
     }
-
-    /// Whether a tunnel can come up in it today.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.route == Route::Direct || RELAY
-    }
 }
 
 impl fmt::Display for Topology {
@@ -93,13 +131,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_symmetric_nat_needs_somebody_open_at_the_other_end() {
+    fn routes_are_what_the_routers_leave() {
         for topology in TOPOLOGIES {
-            let closed = |nat| matches!(nat, Nat::Preserving | Nat::Symmetric);
-            let symmetric = |nat| nat == Nat::Symmetric;
-            let hopeless = (symmetric(topology.farm) && closed(topology.phone))
-                || (symmetric(topology.phone) && closed(topology.farm));
-            assert_eq!(topology.route == Route::Relayed, hopeless, "{topology}");
+            assert_eq!(topology.route, Route::between(topology.farm, topology.phone), "{topology}");
             assert_eq!(Topology::named(topology.name), Some(topology));
         }
     }

@@ -31,8 +31,15 @@ pub(super) struct World {
     pub(super) network: Network,
 }
 
-impl World {
-    /// Lays the network, starts the programs, pairs, and waits until data flows.
+/// The programs with a paired phone that has no tunnel yet.
+pub(super) struct Paired {
+    pub(super) farm: Farm,
+    echo: Echo,
+    pub(super) network: Network,
+}
+
+impl Paired {
+    /// Lays the network, starts the programs, and pairs.
     pub(super) fn start(topology: &Topology) -> Result<Self, LabError> {
         let network = Network::lay(topology)?;
         let echo = Echo::start(network.host(End::Farm))?;
@@ -42,12 +49,21 @@ impl World {
             phone: network.host(End::Phone).place().with("FARM_LOG", "debug"),
             broker_listen: network.broker(),
             broker_name: Some(BROKER_NAME.to_owned()),
+            broker_config: Some(network.broker_config()),
             services: vec![Service::tcp(ECHO, &echo.address().to_string())],
         };
         let farm = Farm::unpaired(&layout)?;
         let online = |status: Value| (status["broker"]["state"] == "online").then_some(());
         until("the farm is at the broker", SOON, || farm.agent.control.status().ok().and_then(online))?;
         farm.phone.pair(&farm.agent.control.invite()?)?;
+        Ok(Self { farm, echo, network })
+    }
+}
+
+impl World {
+    /// Lays the network, starts the programs, pairs, and waits until data flows.
+    pub(super) fn start(topology: &Topology) -> Result<Self, LabError> {
+        let Paired { farm, echo, network } = Paired::start(topology)?;
         let echo_forward = farm.phone.forward(FARM, ECHO)?;
         let page_forward = farm.phone.forward(FARM, GREENHOUSE)?;
         let world = Self { echo_forward, page_forward, former_lines: Vec::new(), farm, _echo: echo, network };

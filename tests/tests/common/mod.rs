@@ -273,3 +273,9 @@ pub(crate) fn median(mut durations: Vec<Duration>) -> Duration {
 pub(crate) fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
+
+/// A certificate or key as a PEM file has it.
+pub(crate) fn pem(label: &str, der: &[u8]) -> String {
+    let text = data_encoding::BASE64.encode(der);
+    format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
+}

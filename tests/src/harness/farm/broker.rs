@@ -63,6 +63,17 @@ impl Broker {
         })
     }
 
+    /// Gives it a config file, from its next start on.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub fn configure(&mut self, file: &Path, text: &str) -> Result<(), HarnessError> {
+        std::fs::write(file, text)
+            .map_err(|source| HarnessError::Io { doing: format!("writing {}", file.display()), source })?;
+        self.daemon.add_arguments(["--config".into(), file.into()]);
+        Ok(())
+    }
+
     /// The URL for agents and phones.
     #[must_use]
     pub fn url(&self) -> String {

@@ -74,6 +74,11 @@ impl Daemon {
         self.limits = limits;
     }
 
+    /// Further arguments, from its next start on.
+    pub fn add_arguments(&mut self, arguments: impl IntoIterator<Item = OsString>) {
+        self.arguments.extend(arguments);
+    }
+
     /// Where it runs from its next start on.
     pub fn move_to(&mut self, place: Place) {
         self.place = place;

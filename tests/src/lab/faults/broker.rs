@@ -17,6 +17,16 @@ pub(crate) fn broker_down(stage: &mut Stage<'_>, seconds: u64) -> Result<Marks, 
     back(stage, fault)
 }
 
+/// The same where the broker's relay carries the tunnel: it breaks, and is to be
+/// there again with the broker.
+pub(crate) fn relay_down(stage: &mut Stage<'_>) -> Result<Marks, LabError> {
+    let fault = Instant::now();
+    stage.world.farm.broker.daemon.terminate()?;
+    stage.last(15);
+    stage.world.farm.broker.daemon.start()?;
+    Ok(Marks::healed(fault, Instant::now()))
+}
+
 /// Waits until the broker's devices are back, and a little: what comes then is
 /// still the fault's.
 fn back(stage: &Stage<'_>, fault: Instant) -> Result<Marks, LabError> {
