@@ -99,7 +99,7 @@ impl Redundancy {
 
     /// A datagram came.
     pub(super) fn received(&mut self, datagram: &[u8], now: Instant) {
-        let Some(record) = record(datagram) else { return };
+        let Some(record) = record(carried(datagram)) else { return };
         let arrivals = self.seen.arrived(record);
         if self.open && arrivals >= ASKS {
             self.asked_until = Some(now + HOLD);
@@ -114,7 +114,7 @@ impl Redundancy {
     /// When to send again what is sent now: so long after. Contents of several datagrams count as
     /// what the first one is.
     pub(super) fn copies(&mut self, contents: &[u8], now: Instant) -> &'static [Duration] {
-        if !is_dtls(contents) {
+        if !is_dtls(carried(contents)) {
             return &[];
         }
         let wanted = self.wanted(now);
@@ -162,6 +162,28 @@ impl Redundancy {
     }
 }
 
+/// What a datagram carries for the peer: that of a relay in ChannelData, or in a Send or Data
+/// indication (RFC 8656, sections 12.4, 11.3 and 18); any other is its own.
+fn carried(datagram: &[u8]) -> &[u8] {
+    const STUN_HEADER: usize = 20;
+    const DATA: u16 = 0x0013;
+    match datagram {
+        [0x40..=0x4f, _, _, _, data @ ..] => data,
+        [0x00, 0x16 | 0x17, ..] => {
+            let mut attributes = datagram.get(STUN_HEADER..).unwrap_or_default();
+            while let Some(([kind @ .., a, b], rest)) = attributes.split_first_chunk::<4>() {
+                let length = usize::from(u16::from_be_bytes([*a, *b]));
+                if *kind == DATA.to_be_bytes() {
+                    return rest.get(..length).unwrap_or_default();
+                }
+                attributes = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+            }
+            &[]
+        }
+        _ => datagram,
+    }
+}
+
 /// The first byte of DTLS (RFC 7983, section 7).
 fn is_dtls(datagram: &[u8]) -> bool {
     datagram.first().is_some_and(|first| (20..64).contains(first))
@@ -193,6 +215,25 @@ mod tests {
         packet.extend_from_slice(&(length as u16).to_be_bytes());
         packet.resize(13 + length, 0);
         packet
+    }
+
+    #[test]
+    fn what_a_relay_carries_is_repeated_too() {
+        let (now, inner) = (Instant::now(), packet(7, 3));
+        let length = (inner.len() as u16).to_be_bytes();
+        let channel = [&[0x40, 0x00][..], &length, &inner].concat();
+        let peer = [&[0x00, 0x12, 0, 8][..], &[0; 8]].concat();
+        let data = [&[0x00, 0x13][..], &length, &inner].concat();
+        let send = [&[0x00, 0x16, 0, 0][..], &[0; 16], &peer, &data].concat();
+        for relayed in [&channel, &send] {
+            assert_eq!(carried(relayed), inner);
+            assert_eq!(Redundancy::new(None, now).copies(relayed, now), OPENING);
+        }
+        let check = [&[0x00, 0x16, 0, 0][..], &[0; 16], &peer, &[0x00, 0x13, 0, 4, 0, 1, 0, 0]].concat();
+        let truncated = &send[..send.len() - 20];
+        for other in [&check[..], truncated, &[0x00, 0x16], &[0x40], &[0x00, 0x01, 0, 0]] {
+            assert_eq!(Redundancy::new(None, now).copies(other, now), &[] as &[Duration], "{other:?}");
+        }
     }
 
     fn open(now: Instant) -> Redundancy {
