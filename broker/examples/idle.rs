@@ -71,6 +71,7 @@ fn serve() -> Result<()> {
             trusted_proxies: Vec::new(),
             limits,
             relay: RelayChoice::Embedded(RelayOptions::default(), None),
+            cluster: None,
             site: Arc::new(NoSite),
         })
         .await?;

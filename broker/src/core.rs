@@ -7,6 +7,7 @@
 mod authentication;
 pub mod bucket;
 mod cleanup;
+pub mod cluster;
 pub mod connection_state;
 pub mod counters;
 pub mod enrollment;
@@ -35,6 +36,7 @@ use farm_protocol::keys::Nonce;
 use crate::backup::Backup;
 use authentication::Entrant;
 use bucket::{Bucket, Buckets};
+use cluster::{Cluster, Membership};
 use connection_state::{ConnectionStates, DeviceId, FORGET_DEVICE_AFTER};
 use counters::Counters;
 use enrollment::{Enrollment, FarmRecord, TokenHash, TokenRecord};
@@ -62,6 +64,8 @@ pub struct Settings {
     pub stun_port: Option<u16>,
     /// Gives devices credentials for the relay, if there is one.
     pub relay: Option<Issuer>,
+    /// With other brokers: who this one is among them.
+    pub cluster: Option<Membership>,
     /// What devices may do.
     pub limits: Limits,
 }
@@ -83,6 +87,7 @@ pub struct Core {
     token_guesses: Buckets<Network>,
     log_lines: Bucket,
     lines_left_out: u64,
+    cluster: Option<Cluster>,
     counters: Counters,
     actions: VecDeque<Action>,
     shutting_down: bool,
@@ -174,6 +179,7 @@ impl Core {
             handshakes: Bucket::default(),
             log_lines: Bucket::default(),
             lines_left_out: 0,
+            cluster: None,
             counters: Counters::default(),
             actions: VecDeque::new(),
             shutting_down: false,
@@ -183,6 +189,10 @@ impl Core {
         }
         core.enrollment.tokens.extend(tokens);
         core.forget_expired_tokens(now);
+        if let Some(membership) = core.settings.cluster.clone() {
+            core.cluster = Some(Cluster::new(membership));
+            core.timers.arm(Timer::Beat, now.instant);
+        }
         core
     }
 
@@ -200,6 +210,11 @@ impl Core {
             }
             Event::Enrolled { farm } => self.enrolled(farm, now),
             Event::EnrollmentFailed { farm } => self.enrollment_failed(farm, now),
+            Event::EnrollmentRefused { farm } => self.enrollment_refused(farm, now),
+            Event::Recorded(record) => self.recorded(*record, now),
+            Event::RecordsWhole { farms, revoked } => self.records_whole(&farms, &revoked),
+            Event::Engine { there } => self.engine(there, now),
+            Event::Peer(message) => self.peer_said(*message, now),
             Event::TokenIssued { hash, token } => self.token_issued(hash, token, now),
             Event::Revoked { farm } => self.revoked(farm, now),
             Event::Timeout => {}
@@ -393,6 +408,9 @@ impl Core {
             return;
         }
         self.timers.arm(Timer::Device(device), now.instant + FORGET_DEVICE_AFTER);
+        if self.give_up_claim(device) {
+            return;
+        }
         if let DeviceId::Farm(farm) = device
             && !self.shutting_down
         {

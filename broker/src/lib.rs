@@ -12,5 +12,6 @@ pub mod backup;
 pub mod cli;
 pub mod config;
 pub mod core;
+pub mod register;
 pub mod server;
 pub mod store;

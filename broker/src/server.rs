@@ -38,6 +38,7 @@ use smol::{Async, Task, Timer};
 use crate::core::counters::Counters;
 use crate::core::relay::{Issuer, Reach, Secret};
 use crate::core::{Core, Limits, Settings};
+use crate::register::{Engine, Register};
 use crate::store::{self, Records, RecordsError};
 use actor::{Actor, Input};
 use admission::{Admission, Ticket};
@@ -94,6 +95,8 @@ pub struct Options {
     pub limits: Limits,
     /// Where devices may have their packets relayed.
     pub relay: RelayChoice,
+    /// What joins it with other brokers.
+    pub cluster: Option<Box<dyn Engine>>,
     /// What is served besides.
     pub site: Arc<dyn Site>,
 }
@@ -227,6 +230,7 @@ impl Server {
             names: options.names,
             stun_port: stun.map(|address| address.port()),
             relay: issuer,
+            cluster: options.cluster.as_ref().map(|engine| engine.membership()),
             limits: options.limits,
         };
         let limits = settings.limits.clone();
@@ -234,14 +238,22 @@ impl Server {
         let admission = Admission::new(&limits, tally.clone());
         let counted = admission.clone();
         let now = actor::now();
-        let mut core = Core::new(settings, records.farms, records.tokens, now);
+        let wire = options.cluster.as_ref().map(|engine| engine.wire());
+        let register: Arc<dyn Register> = match &options.cluster {
+            Some(engine) => engine.register(),
+            None => Arc::new(store.clone()),
+        };
+        // A cluster's tokens are the engine's alone: what is here is old.
+        let tokens = if options.cluster.is_some() { Vec::new() } else { records.tokens };
+        let mut core = Core::new(settings, records.farms, tokens, now);
         core.keep_out(records.revoked);
         core.remember(records.past, now);
         let (notes, scribe) = scribe::hire(store.clone());
         let actor = Actor {
             core,
             notes,
-            store: store.clone(),
+            register: register.clone(),
+            wire,
             inputs: received,
             reports: inputs.clone(),
             outboxes: BTreeMap::new(),
@@ -262,7 +274,7 @@ impl Server {
             stopping,
             relay: relay.clone(),
         });
-        let desk = Desk { inputs: inputs.clone(), store: store.clone() };
+        let desk = Desk { inputs: inputs.clone(), register };
         let (failed, failures) = async_channel::bounded(1);
         let actor = smol::spawn(reported("core", &failed, actor.run()));
         let scribe = smol::spawn(scribe.run());
@@ -282,6 +294,21 @@ impl Server {
             )),
             smol::spawn(reported("admin socket", &failed, desk.serve(desk_listener))),
         ];
+        tasks.extend(options.cluster.map(|engine| {
+            let (events, reported_events) = async_channel::bounded(actor::QUEUE);
+            let (inputs, store) = (inputs.clone(), store.clone());
+            let forwarded = async move {
+                while let Ok(event) = reported_events.recv().await {
+                    if inputs.send(Input::Event(event)).await.is_err() {
+                        return;
+                    }
+                }
+            };
+            let run = async move {
+                smol::future::zip(engine.run(events, store), forwarded).await;
+            };
+            smol::spawn(reported("engine", &failed, run))
+        }));
         let datagrams = datagrams.map(|socket| {
             let desk = stun::Desk::new(&limits, tally.clone());
             door.spawn(reported("STUN responder", &failed, stun::serve(socket, desk, relay.clone())))

@@ -46,6 +46,7 @@ pub(super) fn run(settings: &Settings) -> Result<(), Box<dyn std::error::Error>>
         trusted_proxies: settings.trusted_proxy.clone(),
         limits,
         relay: relay(settings),
+        cluster: None,
         site: site(settings)?,
     };
     smol::block_on(async {

@@ -105,7 +105,9 @@ impl Core {
 
     /// Gives an authenticated device its place, or the reason why not.
     pub(super) fn admit(&mut self, connection: ConnectionId, id: DeviceId, entrant: Entrant, now: Now) {
-        if let Verdict::Stale(newest) = self.states.judge(id, entrant.boot, entrant.epoch) {
+        let here = self.states.judge(id, entrant.boot, entrant.epoch);
+        let elsewhere = self.judge_elsewhere(id, (entrant.boot, entrant.epoch));
+        if let (Verdict::Stale(newest), _) | (_, Verdict::Stale(newest)) = (here, elsewhere) {
             self.counters.refused_stale_epoch += 1;
             let message =
                 FromBroker::Refused(Refused { reason: RefusedReason::StaleEpoch, newest: Some(newest) });
@@ -123,6 +125,7 @@ impl Core {
         let observed = opened.observed;
         let run = (entrant.boot, entrant.epoch);
         let former = self.states.enter(id, run, connection, now.instant);
+        self.take_turn(id);
         self.timers.disarm(Timer::Device(id));
         self.timers.arm(Timer::Connection(connection), now.instant + limits::STALE_AFTER);
         if let Some(former) = former {
@@ -140,7 +143,8 @@ impl Core {
         });
         self.send(connection, welcome);
         if let (DeviceId::Farm(farm), Some(proof)) = (id, entrant.presence) {
-            self.farm_came(farm, run, proof, observed.ip(), now);
+            self.farm_came(farm, run, proof, observed.ip(), now.instant, now);
         }
+        self.claim(id, now);
     }
 }

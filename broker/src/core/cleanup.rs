@@ -20,6 +20,10 @@ impl Core {
                 Timer::History => self.write_history(now),
                 Timer::Run => self.mark_run(now),
                 Timer::Returned => self.note_who_did_not_return(now),
+                Timer::Beat => self.beat(now),
+                Timer::Peer(broker) => self.peer_due(broker, now),
+                Timer::SayAll => self.say_all(now),
+                Timer::Places => self.forget_places(now),
             }
         }
     }

@@ -49,6 +49,17 @@ pub(super) enum Verdict {
     Stale(Epoch),
 }
 
+/// Whether a run may follow the one that is known.
+pub(super) fn judge(known: (BootId, Epoch), (boot, epoch): (BootId, Epoch)) -> Verdict {
+    let newest = if boot == known.0 {
+        // The same run reconnects, with or without a change of address.
+        epoch >= known.1 && !epoch.is_absurd_after(known.1)
+    } else {
+        epoch.follows(known.1)
+    };
+    if newest { Verdict::Newest } else { Verdict::Stale(known.1) }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Record {
     boot: BootId,
@@ -67,16 +78,8 @@ pub(super) struct ConnectionStates {
 impl ConnectionStates {
     /// Whether this run may enter.
     pub(super) fn judge(&self, device: DeviceId, boot: BootId, epoch: Epoch) -> Verdict {
-        let Some(known) = self.devices.get(&device) else {
-            return Verdict::Newest;
-        };
-        let newest = if boot == known.boot {
-            // The same run reconnects, with or without a change of address.
-            epoch >= known.epoch && !epoch.is_absurd_after(known.epoch)
-        } else {
-            epoch.follows(known.epoch)
-        };
-        if newest { Verdict::Newest } else { Verdict::Stale(known.epoch) }
+        let known = self.devices.get(&device);
+        known.map_or(Verdict::Newest, |known| judge((known.boot, known.epoch), (boot, epoch)))
     }
 
     /// Whether this connection was opened before the one that the same run of

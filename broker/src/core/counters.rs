@@ -89,6 +89,26 @@ counters! {
     limit_presence,
     /// Changes of a farm that came too often to be recorded one by one.
     history_held_back,
+    /// Devices that went on to another broker of the cluster.
+    moved_away,
+    /// Messages of other brokers.
+    peer_messages,
+    /// Signals handed to other brokers.
+    peer_signals,
+    /// Messages of other brokers that were missed: they are asked to say all again.
+    peer_gaps,
+    /// Other brokers that count other devices than this one knows of: asked likewise.
+    peer_doubts,
+    /// How often all was said again to the other brokers.
+    peer_said_all,
+    /// Farms claimed by another broker without the farm's own signature.
+    peer_unproven,
+    /// Messages of other brokers that can't be read, or are of another version.
+    peer_unreadable,
+    /// Records that the engine of the cluster had lost and was given again.
+    restored,
+    /// Limit: brokers of one cluster.
+    limit_peers,
     /// Signals whose receiver is not here, not known to the sender, or unknown.
     undelivered_offline,
     /// Limit: sockets altogether.

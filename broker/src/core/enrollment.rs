@@ -115,7 +115,9 @@ impl Core {
 
     /// A farm is to be seen no more: whoever has its key is told so.
     pub(super) fn revoked(&mut self, farm: FarmId, now: Now) {
-        self.enrollment.revoked.insert(farm, now.unix);
+        if self.enrollment.revoked.insert(farm, now.unix).is_some() && !self.farms.is_enrolled(farm) {
+            return;
+        }
         if let Some(connection) = self.states.connection_of(DeviceId::Farm(farm)) {
             self.close(connection, Some(refused(RefusedReason::Revoked)), now);
         }
@@ -161,7 +163,12 @@ impl Core {
     /// What would be stored if this token is good for this farm.
     fn redeem(&self, farm: FarmId, token: &str, entrant: &Entrant, now: Now) -> Option<FarmRecord> {
         let hash = TokenHash::of_text(token)?;
-        let known = self.enrollment.tokens.get(&hash)?;
+        let known = match self.enrollment.tokens.get(&hash) {
+            Some(known) => known,
+            // Another broker may have issued it this moment: the engine knows.
+            None if self.cluster.is_some() => &TokenRecord { name: None, expires: u64::MAX },
+            None => return None,
+        };
         let taken_by_another = self
             .enrollment
             .pending
@@ -212,8 +219,11 @@ impl Core {
         };
         self.counters.enrolled += 1;
         self.enrollment.tokens.remove(&record.token);
-        tracing::info!(%farm, name = record.name, "farm enrolled");
-        self.farms.add(farm, record);
+        // In a cluster the record itself has come already.
+        if !self.farms.is_enrolled(farm) {
+            tracing::info!(%farm, name = record.name, "farm enrolled");
+            self.farms.add(farm, record);
+        }
         let waiting = waiting.and_then(|connection| Some((connection, self.take_entrant(connection)?)));
         if let Some((connection, entrant)) = waiting {
             self.admit(connection, DeviceId::Farm(farm), entrant, now);
@@ -227,6 +237,20 @@ impl Core {
         self.counters.failed_enrollments += 1;
         if let Some(connection) = pending.waiting {
             self.close(connection, Some(retry_after(limits::ENROLL_AGAIN_AFTER)), now);
+        }
+    }
+
+    /// The engine of the cluster does not know the token, or another farm used it.
+    pub(super) fn enrollment_refused(&mut self, farm: FarmId, now: Now) {
+        let Some(pending) = self.enrollment.pending.remove(&farm) else {
+            return;
+        };
+        self.counters.refused_bad_token += 1;
+        if let Some(connection) = pending.waiting {
+            if let Some(network) = self.connections.get(&connection).map(|c| c.network) {
+                self.token_guesses.take(network, now.instant);
+            }
+            self.refuse(connection, RefusedReason::BadToken, now);
         }
     }
 

@@ -1,5 +1,6 @@
 //! What comes into the core and what it wants done.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -7,6 +8,8 @@ use farm_protocol::broker::{FromBroker, ToBroker};
 use farm_protocol::id::FarmId;
 use farm_protocol::keys::Nonce;
 
+use super::cluster::message::{BrokerId, PeerMessage};
+use super::cluster::records::Record;
 use super::enrollment::{FarmRecord, TokenHash, TokenRecord};
 use super::history::Writing;
 
@@ -64,6 +67,27 @@ pub enum Event {
         /// The farm.
         farm: FarmId,
     },
+    /// In a cluster: the token of an [`Action::Enroll`] is no good.
+    EnrollmentRefused {
+        /// The farm.
+        farm: FarmId,
+    },
+    /// In a cluster: the engine has this record.
+    Recorded(Box<Record>),
+    /// In a cluster: all that the engine has was read.
+    RecordsWhole {
+        /// The farms that it has.
+        farms: BTreeSet<FarmId>,
+        /// The revoked ones.
+        revoked: BTreeSet<FarmId>,
+    },
+    /// In a cluster: whether the engine can be reached.
+    Engine {
+        /// It can.
+        there: bool,
+    },
+    /// In a cluster: another broker said something.
+    Peer(Box<PeerMessage>),
     /// The operator issued an enrollment token; it is durable.
     TokenIssued {
         /// The token's hash.
@@ -107,6 +131,31 @@ pub enum Action {
         farm: FarmId,
         /// Its record.
         record: FarmRecord,
+    },
+    /// In a cluster: say this to all other brokers. May be lost.
+    TellAll {
+        /// The message.
+        message: Box<PeerMessage>,
+    },
+    /// In a cluster: say this to one other broker. May be lost.
+    Tell {
+        /// Which.
+        broker: BrokerId,
+        /// The message.
+        message: Box<PeerMessage>,
+    },
+    /// In a cluster: the engine has lost this farm; write it again, unless it
+    /// is there.
+    Restore {
+        /// The farm.
+        record: Box<FarmRecord>,
+    },
+    /// In a cluster: the engine has lost that this farm was revoked.
+    RestoreRevoked {
+        /// The farm.
+        farm: FarmId,
+        /// When it was, seconds since 1970.
+        at: u64,
     },
     /// Remove an expired enrollment token from the store.
     ForgetToken {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::Instant;
 
 use farm_protocol::broker::{
     Access, FromBroker, Heartbeat, HeartbeatAnswer, MAX_FORMER, MAX_INVITATIONS, MAX_PHONES, MAX_WATCHED,
@@ -22,17 +23,18 @@ use super::timers::Timer;
 use super::{Core, Phase};
 
 impl Core {
-    /// A farm has a connection in this run.
+    /// A farm has a connection in this run, since then if it had none.
     pub(super) fn farm_came(
         &mut self,
         farm: FarmId,
         run: (BootId, Epoch),
         proof: Signature,
         address: IpAddr,
+        since: Instant,
         now: Now,
     ) {
         let was_online = self.farms.seen(farm).is_some_and(|seen| seen.online);
-        if self.farms.came(farm, run, proof, address, now.instant) {
+        if self.farms.came(farm, run, proof, address, since) {
             if !was_online {
                 self.log_farm(farm, "farm online", now);
             }
@@ -87,10 +89,13 @@ impl Core {
                 return self.protocol_error(connection, now);
             }
             if let Some(observed) = self.connections.get(&connection).map(|c| c.observed) {
-                self.farm_came(farm, run, proof, observed.ip(), now);
+                self.farm_came(farm, run, proof, observed.ip(), now.instant, now);
             }
         } else if self.states.raise(device, heartbeat.epoch).is_none() {
             return self.protocol_error(connection, now);
+        }
+        if newer.is_some() {
+            self.claim(device, now);
         }
         let sequence = heartbeat.sequence;
         let relay = self.relay_credentials(connection, now);
@@ -124,6 +129,7 @@ impl Core {
             return self.refuse(connection, RefusedReason::Limit, now);
         }
         self.farms.set_access(farm, access);
+        self.tell_access(farm);
         self.announce(farm, now);
     }
 

@@ -148,14 +148,14 @@ impl Farms {
         self.farms.get_mut(&farm)?.seen.as_deref_mut()
     }
 
-    /// A farm is here in this run; gives whether that changes what is shown.
+    /// A farm is here in this run, since then if it was not; gives whether that changes what is shown.
     pub(super) fn came(
         &mut self,
         farm: FarmId,
         (boot, epoch): (BootId, Epoch),
         proof: Signature,
         address: IpAddr,
-        now: Instant,
+        since: Instant,
     ) -> bool {
         let Some(Farm { seen, .. }) = self.farms.get_mut(&farm) else {
             return false;
@@ -169,7 +169,7 @@ impl Farms {
         match seen.as_deref_mut() {
             Some(seen) => {
                 self.offline.remove(&(seen.since, farm));
-                seen.since = if goes_on { seen.since } else { now };
+                seen.since = if goes_on { seen.since } else { since };
                 (seen.online, seen.boot, seen.epoch) = (true, boot, epoch);
                 (seen.proof, seen.address, seen.version) = (proof, address, self.version);
             }
@@ -179,7 +179,7 @@ impl Farms {
                     boot,
                     epoch,
                     proof,
-                    since: now,
+                    since,
                     version: self.version,
                     address,
                     phones: Vec::new(),
@@ -233,6 +233,16 @@ impl Farms {
         for invitation in invitations {
             self.invitations.entry(invitation).or_insert(farm);
         }
+    }
+
+    /// What a farm said last of who may reach it.
+    pub(super) fn access_of(&self, farm: FarmId) -> Option<Access> {
+        let seen = self.seen(farm)?;
+        Some(Access {
+            phones: seen.phones.clone(),
+            invitations: seen.invitations.clone(),
+            former: seen.former.clone(),
+        })
     }
 
     fn release(&mut self, farm: FarmId, invitations: &[InvitationId]) {

@@ -7,6 +7,7 @@ use farm_protocol::broker::{
 };
 use farm_protocol::id::{FarmId, InvitationId, SessionId};
 
+use super::cluster::Way;
 use super::connection_state::DeviceId;
 use super::event::{ConnectionId, Now};
 use super::{Core, Phase};
@@ -19,7 +20,8 @@ impl Core {
             .check_signal(connection, device, &signal, now)
             .and_then(|()| self.route(connection, device, peer, now));
         match routed {
-            Ok(receiver) => {
+            Ok(Way::To(broker)) => self.signal_to_peer(broker, device, signal),
+            Ok(Way::Here(receiver)) => {
                 self.counters.signals += 1;
                 let signal = Signal { peer: device.into(), payload: signal.payload };
                 self.send(receiver, FromBroker::Signal(signal));
@@ -57,14 +59,14 @@ impl Core {
         Ok(())
     }
 
-    /// The receiver's connection, if the sender may reach it.
+    /// The way to the receiver, if the sender may reach it.
     fn route(
         &mut self,
         connection: ConnectionId,
         sender: DeviceId,
         receiver: Address,
         now: Now,
-    ) -> Result<ConnectionId, Reason> {
+    ) -> Result<Way, Reason> {
         match (sender, receiver) {
             (DeviceId::Phone(session), Address::Farm(farm)) => self.route_to_farm(session, farm, now),
             (DeviceId::Phone(session), Address::Invitation(invitation)) => {
@@ -73,7 +75,7 @@ impl Core {
             (DeviceId::Farm(farm), Address::Phone(session)) => {
                 let seen = self.farms.seen(farm);
                 let may = seen.is_some_and(|seen| seen.may_answer(session, now.instant));
-                let receiver = self.states.connection_of(DeviceId::Phone(session));
+                let receiver = self.way_to(DeviceId::Phone(session));
                 receiver.filter(|_| may).ok_or(Reason::Offline)
             }
             // Farms don't talk to farms, nor phones to phones.
@@ -81,11 +83,16 @@ impl Core {
         }
     }
 
-    fn route_to_farm(&mut self, session: SessionId, farm: FarmId, now: Now) -> Result<ConnectionId, Reason> {
+    pub(super) fn route_to_farm(
+        &mut self,
+        session: SessionId,
+        farm: FarmId,
+        now: Now,
+    ) -> Result<Way, Reason> {
         let most = self.settings.limits.exchanges_per_farm;
+        let receiver = self.way_to(DeviceId::Farm(farm));
         let seen = self.farms.seen_mut(farm).filter(|seen| seen.hears(session.phone));
         let seen = seen.ok_or(Reason::Offline)?;
-        let receiver = self.states.connection_of(DeviceId::Farm(farm));
         let receiver = receiver.ok_or(Reason::Offline)?;
         // So that a farm which revokes the phone meanwhile can still say so.
         seen.exchange(session, most, now.instant);
@@ -98,7 +105,7 @@ impl Core {
         session: SessionId,
         invitation: InvitationId,
         now: Now,
-    ) -> Result<ConnectionId, Reason> {
+    ) -> Result<Way, Reason> {
         let limits = &self.settings.limits;
         let sender = self.connections.get_mut(&connection).and_then(Phase::device);
         let rate = limits.pairing_per_phone;
@@ -106,9 +113,19 @@ impl Core {
             self.counters.limit_pairing += 1;
             return Err(Reason::Limit);
         }
+        self.route_to_holder(session, invitation, now)
+    }
+
+    /// The way to the farm that holds an invitation.
+    pub(super) fn route_to_holder(
+        &mut self,
+        session: SessionId,
+        invitation: InvitationId,
+        now: Now,
+    ) -> Result<Way, Reason> {
+        let limits = &self.settings.limits;
         let farm = self.farms.holder(invitation).ok_or(Reason::Offline)?;
-        let receiver = self.states.connection_of(DeviceId::Farm(farm));
-        let receiver = receiver.ok_or(Reason::Offline)?;
+        let receiver = self.way_to(DeviceId::Farm(farm)).ok_or(Reason::Offline)?;
         let seen = self.farms.seen_mut(farm).ok_or(Reason::Offline)?;
         if !seen.pairing.take(limits.pairing_per_farm, 1, now.instant) {
             self.counters.limit_pairing += 1;

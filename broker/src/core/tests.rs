@@ -2,6 +2,7 @@
 
 mod authentication;
 mod cleanup;
+mod cluster;
 mod enrollment;
 mod history;
 mod hostile;

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use farm_protocol::id::FarmId;
 
+use super::cluster::message::BrokerId;
 use super::connection_state::DeviceId;
 use super::event::ConnectionId;
 
@@ -25,6 +26,14 @@ pub(super) enum Timer {
     Run,
     /// Who did not come back after the broker's start is away.
     Returned,
+    /// The other brokers are told that this one is there.
+    Beat,
+    /// Another broker has to have said something.
+    Peer(BrokerId),
+    /// All is said again to the other brokers.
+    SayAll,
+    /// Devices that left other brokers long ago are forgotten.
+    Places,
 }
 
 impl Timer {
@@ -37,6 +46,10 @@ impl Timer {
             Self::History => "the log of the farms is written",
             Self::Run => "it is noted that the broker still runs",
             Self::Returned => "who did not come back after the start is away",
+            Self::Beat => "the other brokers are told that this one is there",
+            Self::Peer(_) => "another broker has to have said something",
+            Self::SayAll => "all is said again to the other brokers",
+            Self::Places => "devices that left other brokers long ago are forgotten",
         }
     }
 }

@@ -10,7 +10,6 @@ use bytes::Bytes;
 use farm_protocol::broker::FromBroker;
 use farm_protocol::codec;
 use farm_protocol::id::FarmId;
-use farm_store::Store;
 use smol::Timer;
 
 use super::digest::Digest;
@@ -21,9 +20,11 @@ use super::scribe::{Note, Notes};
 use super::tally::Tally;
 use crate::admin::{EventLine, Events, FarmDetails, FarmLine};
 use crate::backup::Backup;
+use crate::core::cluster::records::{self, Record};
 use crate::core::counters::Counters;
 use crate::core::history::Entry;
 use crate::core::{Action, ConnectionId, Core, Event, Now};
+use crate::register::{Enrolled, Register, RegisterError, Wire};
 use crate::store;
 
 /// Events that wait for the core. A full queue holds the sockets back.
@@ -73,9 +74,12 @@ pub(super) fn now() -> Now {
 /// The actor's state.
 pub(super) struct Actor {
     pub(super) core: Core,
-    pub(super) store: Store,
+    /// Keeps farms and tokens.
+    pub(super) register: Arc<dyn Register>,
+    /// To the other brokers of a cluster.
+    pub(super) wire: Option<Arc<dyn Wire>>,
     pub(super) inputs: Receiver<Input>,
-    /// For what the store's tasks have to report.
+    /// For what the register's tasks have to report.
     pub(super) reports: Sender<Input>,
     pub(super) outboxes: BTreeMap<ConnectionId, Outbox>,
     pub(super) digest: Digest,
@@ -260,28 +264,56 @@ impl Actor {
                 // Dropping the outbox lets the socket send what waits and end.
                 Action::Close { connection } => drop(self.outboxes.remove(&connection)),
                 Action::Enroll { farm, record } => {
-                    let (store, reports) = (self.store.clone(), self.reports.clone());
+                    let (register, reports) = (self.register.clone(), self.reports.clone());
+                    let shared = self.wire.is_some();
                     smol::spawn(async move {
-                        let event = match store::enroll(&store, farm, &record).await {
-                            Ok(()) => Event::Enrolled { farm },
+                        let events = match register.enroll(farm, &record).await {
+                            Ok(Enrolled::Kept(record)) => {
+                                // As it was kept: the engine may know a better name.
+                                let token = record.token;
+                                let kept = Record::Token(token, Some(records::Entry::Spent(record)));
+                                let kept = shared.then(|| Event::Recorded(Box::new(kept)));
+                                [kept, Some(Event::Enrolled { farm })]
+                            }
+                            Ok(Enrolled::Refused) => [Some(Event::EnrollmentRefused { farm }), None],
                             Err(error) => {
                                 tracing::error!(%farm, %error, "the enrollment could not be stored");
-                                Event::EnrollmentFailed { farm }
+                                [Some(Event::EnrollmentFailed { farm }), None]
                             }
                         };
-                        // Refused only when the broker ends.
-                        let _ended = reports.send(Input::Event(event)).await;
+                        for event in events.into_iter().flatten() {
+                            // Refused only when the broker ends.
+                            let _ended = reports.send(Input::Event(event)).await;
+                        }
                     })
                     .detach();
+                }
+                Action::TellAll { message } => {
+                    if let Some(wire) = &self.wire {
+                        wire.tell_all(&message);
+                    }
+                }
+                Action::Tell { broker, message } => {
+                    if let Some(wire) = &self.wire {
+                        wire.tell(broker, &message);
+                    }
+                }
+                Action::Restore { record } => {
+                    let register = self.register.clone();
+                    self.keep_again(async move { register.restore(&record).await });
+                }
+                Action::RestoreRevoked { farm, at } => {
+                    let register = self.register.clone();
+                    self.keep_again(async move { register.revoke(farm, at).await });
                 }
                 Action::WriteHistory { writing } => self.notes.leave(Note::History(writing)),
                 Action::MarkRun { start, until, forget } => {
                     self.notes.leave(Note::Run { start, until, forget });
                 }
                 Action::ForgetToken { hash } => {
-                    let store = self.store.clone();
+                    let register = self.register.clone();
                     smol::spawn(async move {
-                        if let Err(error) = store::remove_token(&store, hash).await {
+                        if let Err(error) = register.remove_token(hash).await {
                             tracing::warn!(%error, "an expired enrollment token stays in the store");
                         }
                     })
@@ -289,6 +321,16 @@ impl Actor {
                 }
             }
         }
+    }
+
+    /// What the engine had lost. One that fails is found lost again.
+    fn keep_again(&self, kept: impl Future<Output = Result<(), RegisterError>> + Send + 'static) {
+        smol::spawn(async move {
+            if let Err(error) = kept.await {
+                tracing::warn!(%error, "a record that the engine lost could not be written again");
+            }
+        })
+        .detach();
     }
 
     fn send(&mut self, connection: ConnectionId, message: &FromBroker) {

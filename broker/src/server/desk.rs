@@ -10,7 +10,6 @@ use std::time::Duration;
 use async_channel::Sender;
 use farm_protocol::base32;
 use farm_protocol::id::FarmId;
-use farm_store::Store;
 use futures_util::io::BufReader;
 use futures_util::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
@@ -24,6 +23,7 @@ use super::actor::Input;
 use crate::admin::{Answer, MAX_REQUEST, Request, VALID_SECONDS, socket_path};
 use crate::core::Event;
 use crate::core::enrollment::{TOKEN_BYTES, TokenHash, TokenRecord, presentable};
+use crate::register::Register;
 use crate::store;
 
 /// Operators at once.
@@ -45,7 +45,7 @@ pub struct DeskError {
 /// Answers operators.
 pub(super) struct Desk {
     pub(super) inputs: Sender<Input>,
-    pub(super) store: Store,
+    pub(super) register: Arc<dyn Register>,
 }
 
 /// Opens the socket with mode 0600 from its first moment. What is there is
@@ -172,7 +172,7 @@ impl Desk {
             expires: store::unix_time() + valid_seconds,
         };
         // Durable before it is shown, and known before it can be used.
-        if let Err(error) = store::add_token(&self.store, hash, &record).await {
+        if let Err(error) = self.register.add_token(hash, &record).await {
             return Answer::Error(format!("the token could not be stored: {error}"));
         }
         let event = Input::Event(Event::TokenIssued { hash, token: record });
@@ -219,7 +219,7 @@ impl Desk {
             Err(answer) => return answer,
         };
         // Durable before it is told, and before the farm is.
-        if let Err(error) = store::revoke(&self.store, farm, store::unix_time()).await {
+        if let Err(error) = self.register.revoke(farm, store::unix_time()).await {
             return Answer::Error(format!("{farm} is not revoked, that could not be stored: {error}"));
         }
         if self.inputs.send(Input::Event(Event::Revoked { farm })).await.is_err() {

@@ -129,6 +129,7 @@ pub(crate) fn options(state: &Path) -> Options {
         trusted_proxies: Vec::new(),
         limits: Limits::default(),
         relay: RelayChoice::Embedded(RelayOptions::default(), None),
+        cluster: None,
         site: Arc::new(NoSite),
     }
 }

@@ -159,6 +159,11 @@ impl Broker {
                 | Action::ForgetToken { .. }
                 | Action::WriteHistory { .. }
                 | Action::MarkRun { .. } => {}
+                // This broker is alone.
+                Action::TellAll { .. }
+                | Action::Tell { .. }
+                | Action::Restore { .. }
+                | Action::RestoreRevoked { .. } => {}
             }
         }
     }

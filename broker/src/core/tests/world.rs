@@ -1,7 +1,7 @@
 //! A core with a virtual clock, devices with real keys, and a record of what
 //! each connection was sent.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use farm_protocol::epoch::Epoch;
 use farm_protocol::id::{BootId, FarmId, InvitationId, PhoneId, SessionId, Slot};
 use farm_protocol::keys::{DeviceKey, Nonce};
 
+use crate::core::cluster::message::{BrokerId, PeerMessage};
 use crate::core::connection_state::DeviceId;
 use crate::core::enrollment::{FarmRecord, TOKEN_BYTES, TokenHash, TokenRecord};
 use crate::core::{Action, ConnectionId, Core, Event, Now, Phase, Settings};
@@ -128,6 +129,8 @@ pub(super) struct World {
     nonces: BTreeMap<ConnectionId, Nonce>,
     /// Enrollments and forgotten tokens that the store was asked for.
     pub(super) stored: Vec<Action>,
+    /// What was said to other brokers; to all, or to one.
+    pub(super) told: VecDeque<(Option<BrokerId>, PeerMessage)>,
     /// What the log's writer was asked for.
     pub(super) written: Vec<Action>,
 }
@@ -155,6 +158,7 @@ impl World {
             closed: BTreeSet::new(),
             nonces: BTreeMap::new(),
             stored: Vec::new(),
+            told: VecDeque::new(),
             written: Vec::new(),
         }
     }
@@ -178,6 +182,8 @@ impl World {
                 Action::Close { connection } => {
                     assert!(self.closed.insert(connection), "{connection:?} closed twice");
                 }
+                Action::TellAll { message } => self.told.push_back((None, *message)),
+                Action::Tell { broker, message } => self.told.push_back((Some(broker), *message)),
                 Action::WriteHistory { .. } | Action::MarkRun { .. } => self.written.push(action),
                 other => self.stored.push(other),
             }
@@ -366,10 +372,17 @@ impl World {
         assert!(core.connections.len() <= limits.connections);
         assert!(
             core.timers.len()
-                <= core.connections.len() + core.states.away().count() + core.farms.enrolled() + 4
+                <= core.connections.len()
+                    + core.states.away().count()
+                    + core.farms.enrolled()
+                    + core.peers()
+                    + 7
         );
+        if let Some(cluster) = &core.cluster {
+            assert!(cluster.devices().eq(in_use.iter().copied()), "claims and devices differ");
+        }
         for view in core.farms() {
-            let connected = core.states.connection_of(DeviceId::Farm(view.id)).is_some();
+            let connected = core.is_anywhere(DeviceId::Farm(view.id));
             assert_eq!(view.online, connected, "{} is shown wrongly", view.id);
             if let Some(seen) = core.farms.seen(view.id) {
                 assert!(seen.exchanges() <= limits.exchanges_per_farm);
