@@ -3,6 +3,7 @@
 
 import { existsSync } from 'node:fs';
 import AxeBuilderSource from 'axe-core';
+import { bulk } from './bulk.mjs';
 import { film, modules } from './camera.mjs';
 import { check, conclude, must, same, skip } from './checks.mjs';
 import { faults, table } from './faults.mjs';
@@ -305,7 +306,8 @@ try {
   }
   await hostile(world, page, open);
   await open('greenhouse');
-  await speed(context, world, view);
+  await speed(context, world);
+  await bulk(world);
 
   await check('broker away: the tunnel goes on, and the app says so without alarm', async () => {
     await page.goto(farm);

@@ -22,6 +22,13 @@ export const app = fileURLToPath(new URL('../dist', import.meta.url));
 /** Debian's browser, or the one that is named. */
 export const browserPath = process.env.CHROMIUM ?? '/usr/bin/chromium';
 
+/** What every browser of a test is started with: nothing a person's would not do, and no talk of its own. */
+export const browserArguments = profile => [
+  ...['--headless=new', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run'],
+  ...['--disable-background-networking', '--disable-component-update', '--disable-sync'],
+  `--user-data-dir=${profile}`,
+];
+
 export async function freePort() {
   const server = createServer();
   server.listen(0, '127.0.0.1');
@@ -177,12 +184,11 @@ ${services.map(([name, port]) => `[[services]]\nname = "${name}"\nkind = "http"\
   async browser(extra = [], profile = mkdtempSync(`${this.dir}/profile-`)) {
     const { net } = this;
     rmSync(`${profile}/DevToolsActivePort`, { force: true });
-    const args = ['--headless=new', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run'];
-    args.push('--disable-background-networking', '--disable-component-update', '--disable-sync');
+    const args = browserArguments(profile);
     // `localhost` is where the app may use everything; the broker is elsewhere.
     if (net)
       args.push(`--host-resolver-rules=MAP *.localhost ${net.brokerHost},MAP localhost ${net.brokerHost}`);
-    args.push(...extra, '--remote-debugging-port=0', `--user-data-dir=${profile}`, 'about:blank');
+    args.push(...extra, '--remote-debugging-port=0', 'about:blank');
     const [program, ...all] = [...(net ? net.on('phone') : []), browserPath, ...args];
     const child = spawn(program, all, { stdio: 'ignore' });
     const file = `${profile}/DevToolsActivePort`;
