@@ -306,7 +306,7 @@ try {
   }
   await hostile(world, page, open);
   await open('greenhouse');
-  await speed(context, world);
+  await speed(world);
   await bulk(world);
 
   await check('broker away: the tunnel goes on, and the app says so without alarm', async () => {

@@ -17,6 +17,17 @@ import type { Answer, Call, ToldFarm } from './tabs/messages';
 /** Why the app can't work at all here. */
 export type Obstacle = 'insecure' | 'no_webrtc' | 'no_ed25519';
 
+/** This phone's key and id, `null` where the browser makes no such keys. */
+async function identity(store: Store): Promise<{ key: DeviceKey; phone: Bytes } | null> {
+  try {
+    const key = await deviceKey(await store.keyPair());
+    return { key, phone: await phoneIdOf(key.public) };
+  } catch (error) {
+    report('app', `no key: ${error}`);
+    return null;
+  }
+}
+
 /** The running app, in one of this browser's tabs. */
 export class App {
   readonly farms: FarmView[] = [];
@@ -60,15 +71,11 @@ export class App {
     if (!globalThis.isSecureContext) return 'insecure';
     if (!('RTCPeerConnection' in globalThis)) return 'no_webrtc';
     const store = await Store.open();
-    let key: DeviceKey;
-    try {
-      key = await deviceKey(await store.keyPair());
-    } catch (error) {
-      report('app', `no key: ${error}`);
-      return 'no_ed25519';
-    }
-    const app = new App(store, key, await phoneIdOf(key.public), await store.settings());
-    for (const record of await store.farms()) app.add(record);
+    // All at once: on a slow phone each answer is waited for longer than it takes.
+    const [own, settings, records] = await Promise.all([identity(store), store.settings(), store.farms()]);
+    if (!own) return 'no_ed25519';
+    const app = new App(store, own.key, own.phone, settings);
+    for (const record of records) app.add(record);
     // What is known is drawn before anything is connected.
     app.begun = app.tabs.begin().then(() => app.monitor());
     return app;
