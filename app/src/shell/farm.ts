@@ -6,12 +6,7 @@
 import { excused } from '../core/absence';
 import * as base32 from '../core/base32';
 import type { Absence, FarmInfo } from '../core/control';
-import type { Grade } from '../core/health/quality';
-import type { State as LinkState } from '../core/link';
-import type { Failure, Strategy } from '../core/recovery';
-import type { State } from '../core/session';
 import { type Facts, type Line, unknown } from './line';
-import type { Path } from './peer';
 import { Readings } from './readings';
 import type { FarmRecord, Outage, Store } from './store';
 import { StreamReset, type TunnelStream } from './streams';
@@ -35,25 +30,12 @@ const LONGEST_LOOK_MS = 5_000;
 /** How often what was looked at, and an outage that goes on, is written down. */
 const KEEP_EVERY_MS = 30_000;
 
-/** What is shown of a farm, in milliseconds and the wall clock's time. */
-export interface Status {
-  state: State;
+/** What is shown of a farm. Nothing of what was measured before there is a measure. */
+export interface Status extends Omit<Facts, 'phase' | 'latestRtt' | 'answeredAt' | 'jitter' | 'loss'> {
   /** Live, or lost so recently that nobody needs to know. */
   calm: boolean;
-  since: number;
-  failure: Failure | null;
-  strategy: Strategy | null;
-  attempt: number;
-  nextAttempt: number | null;
-  farmPresent: boolean | null;
-  broker: LinkState['kind'];
-  /** The network wants a login first. */
-  login: boolean;
-  path: Path | null;
-  rtt: number | null;
   jitter: number | null;
   loss: number | null;
-  grade: Grade | null;
   /** Pings are missing right now. */
   doubted: boolean;
 }

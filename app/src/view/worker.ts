@@ -4,6 +4,7 @@
  * Requests to other hosts are the page's own business and are left alone.
  */
 
+import { fresh } from '../worker/fresh';
 import { injector } from './injector';
 import type { FromWorker, ToWorker } from './protocol';
 import { WINDOW } from './protocol';
@@ -75,24 +76,11 @@ self.addEventListener('fetch', event => {
   if (url.origin !== location.origin) return;
   if (url.pathname === `${PREFIX}shim.js`) event.respondWith(shim(event.request));
   else if (url.pathname === `${PREFIX}download`) event.respondWith(failing(download(url)));
-  else if (KEPT.includes(url.pathname)) event.respondWith(kept(event.request, url.pathname));
+  else if (KEPT.includes(url.pathname))
+    event.respondWith(caches.open(CACHE).then(cache => fresh(cache, event.request, url.pathname)));
   else if (!url.pathname.startsWith(PREFIX))
     event.respondWith(failing(through(event.request, event.clientId)));
 });
-
-/** As the broker has it now, else as it was. */
-async function kept(request: Request, path: string): Promise<Response> {
-  const cache = await caches.open(CACHE);
-  try {
-    const answer = await fetch(request);
-    if (answer.ok) await cache.put(path, answer.clone());
-    return answer;
-  } catch (error) {
-    const known = await cache.match(path);
-    if (known) return known;
-    throw error;
-  }
-}
 
 function failing(answer: Promise<Response>): Promise<Response> {
   return answer.catch(error => {

@@ -4,7 +4,7 @@
  * until the person takes it or the last tab is closed.
  */
 
-export {};
+import { fresh } from './fresh';
 
 declare const self: ServiceWorkerGlobalScope;
 /** Every file of this version, and a name that changes with any of them. */
@@ -48,7 +48,8 @@ self.addEventListener('fetch', event => {
   if (request.method !== 'GET' || url.origin !== location.origin) return;
   // Who answers there now is the question.
   if (url.pathname === HEALTH) return;
-  if (url.pathname === SETTINGS) event.respondWith(fresh(request));
+  if (url.pathname === SETTINGS)
+    event.respondWith(caches.open(CACHE).then(cache => fresh(cache, request, SETTINGS)));
   else event.respondWith(kept(request, url));
 });
 
@@ -56,17 +57,4 @@ async function kept(request: Request, url: URL): Promise<Response> {
   const cache = await caches.open(CACHE);
   const path = request.mode === 'navigate' ? '/' : url.pathname;
   return (await cache.match(path)) ?? fetch(request);
-}
-
-async function fresh(request: Request): Promise<Response> {
-  const cache = await caches.open(CACHE);
-  try {
-    const answer = await fetch(request);
-    if (answer.ok) await cache.put(SETTINGS, answer.clone());
-    return answer;
-  } catch (error) {
-    const known = await cache.match(SETTINGS);
-    if (known) return known;
-    throw error;
-  }
 }
