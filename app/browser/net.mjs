@@ -1,15 +1,24 @@
-// Four machines on this one: the broker, the farm behind a router that
-// translates addresses, the phone, and that router; each a network namespace
-// with its own cables, so that a fault is a real one. Needs root. All of it is
-// gone when the processes that hold the namespaces are.
+// Six machines on this one: the broker, the farm and the phone each behind a
+// router of its own that translates addresses, and the net between them; each
+// a network namespace with its own cables, so that a fault is a real one. Needs
+// root. All of it is gone when the processes that hold the namespaces are.
 
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
 
-/** Network prefix: a range that is set aside for tests of networks (RFC 2544). */
-const NET = '198.18';
+/** The public net: a range that is set aside for tests of networks (RFC 2544). */
+const PUBLIC = '198.18';
+
+/** Of each site the third part of its addresses, public and at home. */
+const SITES = { broker: 1, farm: 2, phone: 3 };
+
+/** A device at home, and its router. */
+const home = (site, last) => `192.168.${SITES[site]}.${last}`;
+
+/** A site as the others see it; `.1` is the net's own end of the cable. */
+const outside = (site, last) => `${PUBLIC}.${SITES[site]}.${last}`;
 
 /** What it takes to make namespaces here; `null` where that works. */
 export function obstacle() {
@@ -28,7 +37,7 @@ export class Net {
 
   static async start() {
     const net = new Net();
-    for (const name of ['router', 'broker', 'farm', 'phone']) {
+    for (const name of ['core', 'broker', 'farm-router', 'farm', 'phone-router', 'phone']) {
       const child = spawn('unshare', ['--net', 'sleep', '3600'], { stdio: 'ignore' });
       net.holders[name] = child;
     }
@@ -39,26 +48,31 @@ export class Net {
         await new Promise(resolve => setTimeout(resolve, 5));
       }
     }
-    net.run('router', 'ip link set lo up');
-    for (const [at, name] of ['broker', 'farm', 'phone'].entries()) {
-      const subnet = `${NET}.${at + 1}`;
-      net.run(
-        'router',
-        `ip link add to-${name} type veth peer name eth0 netns ${net.holders[name].pid}`,
-        `ip addr add ${subnet}.1/24 dev to-${name}`,
-        `ip link set to-${name} up`,
-      );
-      net.run(name, 'ip link set lo up', `ip addr add ${subnet}.2/24 dev eth0`, 'ip link set eth0 up');
-      net.run(name, `ip route add default via ${subnet}.1`);
+    for (const name of Object.keys(net.holders)) net.run(name, 'ip link set lo up');
+    net.cable('core', outside('broker', 1), 'broker', outside('broker', 2));
+    for (const site of ['farm', 'phone']) {
+      net.cable('core', outside(site, 1), `${site}-router`, outside(site, 2));
+      net.cable(`${site}-router`, home(site, 1), site, home(site, 2));
+      // A second public address, for when the router gets another one.
+      net.run(`${site}-router`, `ip addr add ${outside(site, 9)}/24 dev eth0`);
+      net.appearsAs(site, 2);
     }
-    net.run('router', `ip addr add ${NET}.1.9/24 dev to-broker`, `ip addr add ${NET}.3.9/24 dev to-phone`);
-    net.run('router', 'echo 1 > /proc/sys/net/ipv4/ip_forward');
-    net.farmAppearsAs(1);
+    for (const name of ['core', 'farm-router', 'phone-router'])
+      net.run(name, 'echo 1 > /proc/sys/net/ipv4/ip_forward');
+    net.run(
+      'core',
+      load(
+        'table ip guard {',
+        ' set blocked { type inet_proto; }',
+        ' chain through { type filter hook forward priority 0; meta l4proto @blocked drop; }',
+        '}',
+      ),
+    );
     return net;
   }
 
   /** Where the broker is. */
-  brokerHost = `${NET}.1.2`;
+  brokerHost = outside('broker', 2);
 
   /** What goes before a command that runs on this machine. */
   on(name) {
@@ -73,63 +87,66 @@ export class Net {
     }
   }
 
-  /** The farm's router gives it another public address, and forgets what it translated. */
-  farmAppearsAs(last) {
-    const rules = [
-      'flush ruleset',
-      'table ip nat {',
-      ' chain out {',
-      '  type nat hook postrouting priority 100;',
-      `  ip saddr ${NET}.2.0/24 oifname to-broker snat to ${NET}.1.${last}`,
-      `  ip saddr ${NET}.2.0/24 oifname to-phone snat to ${NET}.3.${last}`,
-      ' }',
-      '}',
-      'table ip guard {',
-      ' set blocked { type inet_proto; }',
-      // Uninvited packets would make entries that stand in the way of our own.
-      ' chain in { type filter hook input priority 0; meta l4proto udp drop; }',
-      ' chain through {',
-      '  type filter hook forward priority 0;',
-      '  meta l4proto @blocked drop',
-      '  oifname to-farm ct state new drop',
-      ' }',
-      '}',
-    ];
+  /** A cable from `above` to the `eth0` of `below`, whose way out it is. */
+  cable(above, gateway, below, address) {
+    // Names of interfaces have 15 signs at the most.
+    const port = `to-${below.split('-')[0]}`;
     this.run(
-      'router',
-      `printf '%s\\n' '${rules.join("' '")}' | nft -f -`,
-      'conntrack -F 2>/dev/null || true',
+      above,
+      `ip link add ${port} type veth peer name eth0 netns ${this.holders[below].pid}`,
+      `ip addr add ${gateway}/24 dev ${port}`,
+      `ip link set ${port} up`,
+    );
+    this.run(
+      below,
+      `ip addr add ${address}/24 dev eth0`,
+      'ip link set eth0 up',
+      `ip route add default via ${gateway}`,
     );
   }
 
-  /** The router forgets everything that it translated. */
-  forget() {
-    this.run('router', 'conntrack -F 2>/dev/null || true');
+  /** A site's router shows it under this public address, and forgets what it translated before. */
+  appearsAs(site, last) {
+    this.run(
+      `${site}-router`,
+      load(
+        'flush ruleset',
+        'table ip nat {',
+        ` chain out { type nat hook postrouting priority 100; oifname eth0 snat to ${outside(site, last)}; }`,
+        '}',
+        'table ip guard {',
+        // Uninvited packets would make entries that stand in the way of our own.
+        ' chain in { type filter hook input priority 0; meta l4proto udp drop; }',
+        ` chain through { type filter hook forward priority 0; oifname to-${site} ct state new drop; }`,
+        '}',
+      ),
+    );
+    this.forget(site);
   }
 
-  /** Whether datagrams pass the router. */
+  /** A site's router forgets everything that it translated. */
+  forget(site) {
+    this.run(`${site}-router`, 'conntrack -F 2>/dev/null || true');
+  }
+
+  /** Whether datagrams pass the net. */
   blockDatagrams(blocked) {
-    this.run('router', `nft ${blocked ? 'add' : 'delete'} element ip guard blocked '{ udp }'`);
+    this.run('core', `nft ${blocked ? 'add' : 'delete'} element ip guard blocked '{ udp }'`);
   }
 
-  /** Pulls the plug, or puts it back. */
-  plug(name, there) {
-    this.run(name, `ip link set eth0 ${there ? 'up' : 'down'}`);
-    if (there) this.run(name, `ip route add default via ${this.subnet(name)}.1`);
-  }
-
-  subnet(name) {
-    return `${NET}.${['broker', 'farm', 'phone'].indexOf(name) + 1}`;
+  /** Pulls a device's plug, or puts it back. */
+  plug(site, there) {
+    this.run(site, `ip link set eth0 ${there ? 'up' : 'down'}`);
+    if (there) this.run(site, `ip route replace default via ${home(site, 1)}`);
   }
 
   /** Another address on the same cable. */
-  readdress(name, from, to) {
-    const subnet = this.subnet(name);
+  readdress(site, from, to) {
     this.run(
-      name,
-      `ip addr del ${subnet}.${from}/24 dev eth0`,
-      `ip addr add ${subnet}.${to}/24 dev eth0`,
-      `ip route add default via ${subnet}.1`,
+      site,
+      `ip addr del ${home(site, from)}/24 dev eth0`,
+      `ip addr add ${home(site, to)}/24 dev eth0`,
+      `ip route add default via ${home(site, 1)}`,
     );
   }
 
@@ -166,3 +183,6 @@ export class Net {
 }
 
 const own = () => spawnSync('readlink', ['/proc/self/ns/net']).stdout;
+
+/** A command that loads these rules. */
+const load = (...rules) => `printf '%s\\n' '${rules.join("' '")}' | nft -f -`;
