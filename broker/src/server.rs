@@ -15,9 +15,9 @@ pub mod relay;
 mod scribe;
 pub mod site;
 mod socket;
-mod strangers;
 mod stun;
 mod tally;
+mod thread;
 pub mod tls;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,8 +51,8 @@ use outbox::Waiting;
 use redirect::Redirect;
 use relay::{AddressError, Relay, RelayOptions};
 use site::Site;
-use strangers::{Door, Strangers};
 use tally::Tally;
+use thread::{Door, Thread};
 use tls::{CertificateSource, Opened, Tls, TlsError};
 
 /// Devices get this long to take their farewell when the broker ends: the
@@ -141,7 +141,7 @@ pub enum StartError {
     Thread(io::Error),
 }
 
-/// A running broker. It runs on smol's global executor.
+/// A running broker. It runs on threads of its own, see [`thread`].
 pub struct Server {
     address: SocketAddr,
     redirect: Option<SocketAddr>,
@@ -157,7 +157,8 @@ pub struct Server {
     scribe: Task<()>,
     /// Dropped when the broker ends: requests for pages end then.
     running: Sender<Infallible>,
-    strangers: Strangers,
+    /// Who wants in, and who is in.
+    threads: [Thread; 2],
     tasks: Vec<Task<()>>,
     failures: Receiver<&'static str>,
 }
@@ -183,8 +184,9 @@ impl Server {
         // After the store: its lock says that no other broker lives here.
         let desk_listener = desk::open(&options.state)?;
 
-        let strangers = Strangers::start().map_err(StartError::Thread)?;
-        let door = strangers.door();
+        let strangers = Thread::start("strangers").map_err(StartError::Thread)?;
+        let inside = Thread::start("devices").map_err(StartError::Thread)?;
+        let (door, devices) = (strangers.door(), inside.door());
         let listening =
             [Some(address), redirect_address, metrics_address, stun].into_iter().flatten().collect();
         let datagrams: Option<Arc<Async<UdpSocket>>> = stun_socket.map(Into::into);
@@ -260,6 +262,7 @@ impl Server {
             digest: Digest::new(Instant::now()),
             tally: tally.clone(),
             relay: relay.clone(),
+            tasks: devices.clone(),
         };
         let front = Arc::new(Front {
             inputs: inputs.clone(),
@@ -273,11 +276,12 @@ impl Server {
             alive,
             stopping,
             relay: relay.clone(),
+            devices: devices.clone(),
         });
-        let desk = Desk { inputs: inputs.clone(), register };
+        let desk = Desk { inputs: inputs.clone(), register, tasks: devices.clone() };
         let (failed, failures) = async_channel::bounded(1);
-        let actor = smol::spawn(reported("core", &failed, actor.run()));
-        let scribe = smol::spawn(scribe.run());
+        let actor = devices.spawn(reported("core", &failed, actor.run()));
+        let scribe = devices.spawn(scribe.run());
         let (tls, renewal, renew, expiry) = match secured {
             Some(Opened { tls, renewal, renew, expiry }) => {
                 (Some(tls), Some(renewal), Some(renew), Some(expiry))
@@ -292,7 +296,7 @@ impl Server {
                 &failed,
                 accept(listener, admission.clone(), proxies.clone(), door.clone(), welcome),
             )),
-            smol::spawn(reported("admin socket", &failed, desk.serve(desk_listener))),
+            devices.spawn(reported("admin socket", &failed, desk.serve(desk_listener))),
         ];
         tasks.extend(options.cluster.map(|engine| {
             let (events, reported_events) = async_channel::bounded(actor::QUEUE);
@@ -307,7 +311,7 @@ impl Server {
             let run = async move {
                 smol::future::zip(engine.run(events, store), forwarded).await;
             };
-            smol::spawn(reported("engine", &failed, run))
+            devices.spawn(reported("engine", &failed, run))
         }));
         let datagrams = datagrams.map(|socket| {
             let desk = stun::Desk::new(&limits, tally.clone());
@@ -316,7 +320,7 @@ impl Server {
         tasks.extend(datagrams);
         tasks.extend(relay.clone().map(|relay| door.spawn(reported("relay", &failed, relay.run()))));
         tasks.extend(
-            renewal.map(|renewal| smol::spawn(reported("certificate renewal", &failed, renewal.run()))),
+            renewal.map(|renewal| devices.spawn(reported("certificate renewal", &failed, renewal.run()))),
         );
         tasks.extend(redirect.map(|listener| {
             let redirect = Arc::new(Redirect { authority: options.authority, port: address.port() });
@@ -351,7 +355,7 @@ impl Server {
             actor,
             scribe,
             running,
-            strangers,
+            threads: [strangers, inside],
             tasks,
             failures,
         })
@@ -430,13 +434,13 @@ impl Server {
             Timer::after(SHUTDOWN_WITHIN).await;
         })
         .await;
-        drop(self.strangers);
         // The actor's last notes: a disk that hangs must not hold the end up.
         smol::future::or(self.scribe, async {
             Timer::after(SHUTDOWN_WITHIN).await;
         })
         .await;
         self.store.close().await;
+        drop(self.threads);
     }
 }
 
@@ -523,10 +527,6 @@ async fn accept<F>(
             }
             continue;
         };
-        if let Err(error) = listen::tune(&stream) {
-            tracing::debug!(%error, "a connection was gone before it began");
-            continue;
-        }
         door.spawn(serve(stream, peer, ticket)).detach();
     }
 }

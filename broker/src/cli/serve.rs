@@ -49,7 +49,8 @@ pub(super) fn run(settings: &Settings) -> Result<(), Box<dyn std::error::Error>>
         cluster: None,
         site: site(settings)?,
     };
-    smol::block_on(async {
+    // Not smol's: see `server::thread`.
+    smol::future::block_on(async {
         // Before the start: a signal that comes meanwhile is not lost.
         let mut signals = Signals::new([Signal::Term, Signal::Int, Signal::Hup])?;
         let server = Server::start(options).await?;

@@ -18,6 +18,7 @@ use super::outbox::Outbox;
 use super::relay::Relay;
 use super::scribe::{Note, Notes};
 use super::tally::Tally;
+use super::thread::Door;
 use crate::admin::{EventLine, Events, FarmDetails, FarmLine};
 use crate::backup::Backup;
 use crate::core::cluster::records::{self, Record};
@@ -88,16 +89,25 @@ pub(super) struct Actor {
     pub(super) relay: Option<Arc<Relay>>,
     /// For the log of the farms.
     pub(super) notes: Notes,
+    /// Where the store's tasks run.
+    pub(super) tasks: Door,
 }
 
 impl Actor {
     /// Runs until told to shut down.
     pub(super) async fn run(mut self) {
+        // One for all rounds: to set it anew costs the runtime a wake-up.
+        let mut alarm = Timer::never();
+        let mut set = None;
         loop {
             let core_due = self.core.poll_timeout().map(|(at, _)| at);
             let due = core_due.map_or(self.digest.due(), |at| at.min(self.digest.due()));
+            if set != Some(due) {
+                alarm.set_at(due);
+                set = Some(due);
+            }
             let first = smol::future::or(async { Some(self.inputs.recv().await) }, async {
-                Timer::at(due).await;
+                (&mut alarm).await;
                 None
             });
             match first.await {
@@ -108,7 +118,10 @@ impl Actor {
                 }
                 // Not while `reports` is held.
                 Some(Err(_)) => return,
-                None => self.handle(Event::Timeout),
+                None => {
+                    set = None;
+                    self.handle(Event::Timeout);
+                }
             }
             for _ in 0..BATCH {
                 let Ok(input) = self.inputs.try_recv() else {
@@ -266,27 +279,28 @@ impl Actor {
                 Action::Enroll { farm, record } => {
                     let (register, reports) = (self.register.clone(), self.reports.clone());
                     let shared = self.wire.is_some();
-                    smol::spawn(async move {
-                        let events = match register.enroll(farm, &record).await {
-                            Ok(Enrolled::Kept(record)) => {
-                                // As it was kept: the engine may know a better name.
-                                let token = record.token;
-                                let kept = Record::Token(token, Some(records::Entry::Spent(record)));
-                                let kept = shared.then(|| Event::Recorded(Box::new(kept)));
-                                [kept, Some(Event::Enrolled { farm })]
+                    self.tasks
+                        .spawn(async move {
+                            let events = match register.enroll(farm, &record).await {
+                                Ok(Enrolled::Kept(record)) => {
+                                    // As it was kept: the engine may know a better name.
+                                    let token = record.token;
+                                    let kept = Record::Token(token, Some(records::Entry::Spent(record)));
+                                    let kept = shared.then(|| Event::Recorded(Box::new(kept)));
+                                    [kept, Some(Event::Enrolled { farm })]
+                                }
+                                Ok(Enrolled::Refused) => [Some(Event::EnrollmentRefused { farm }), None],
+                                Err(error) => {
+                                    tracing::error!(%farm, %error, "the enrollment could not be stored");
+                                    [Some(Event::EnrollmentFailed { farm }), None]
+                                }
+                            };
+                            for event in events.into_iter().flatten() {
+                                // Refused only when the broker ends.
+                                let _ended = reports.send(Input::Event(event)).await;
                             }
-                            Ok(Enrolled::Refused) => [Some(Event::EnrollmentRefused { farm }), None],
-                            Err(error) => {
-                                tracing::error!(%farm, %error, "the enrollment could not be stored");
-                                [Some(Event::EnrollmentFailed { farm }), None]
-                            }
-                        };
-                        for event in events.into_iter().flatten() {
-                            // Refused only when the broker ends.
-                            let _ended = reports.send(Input::Event(event)).await;
-                        }
-                    })
-                    .detach();
+                        })
+                        .detach();
                 }
                 Action::TellAll { message } => {
                     if let Some(wire) = &self.wire {
@@ -312,12 +326,13 @@ impl Actor {
                 }
                 Action::ForgetToken { hash } => {
                     let register = self.register.clone();
-                    smol::spawn(async move {
-                        if let Err(error) = register.remove_token(hash).await {
-                            tracing::warn!(%error, "an expired enrollment token stays in the store");
-                        }
-                    })
-                    .detach();
+                    self.tasks
+                        .spawn(async move {
+                            if let Err(error) = register.remove_token(hash).await {
+                                tracing::warn!(%error, "an expired enrollment token stays in the store");
+                            }
+                        })
+                        .detach();
                 }
             }
         }
@@ -325,12 +340,13 @@ impl Actor {
 
     /// What the engine had lost. One that fails is found lost again.
     fn keep_again(&self, kept: impl Future<Output = Result<(), RegisterError>> + Send + 'static) {
-        smol::spawn(async move {
-            if let Err(error) = kept.await {
-                tracing::warn!(%error, "a record that the engine lost could not be written again");
-            }
-        })
-        .detach();
+        self.tasks
+            .spawn(async move {
+                if let Err(error) = kept.await {
+                    tracing::warn!(%error, "a record that the engine lost could not be written again");
+                }
+            })
+            .detach();
     }
 
     fn send(&mut self, connection: ConnectionId, message: &FromBroker) {

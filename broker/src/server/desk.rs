@@ -20,6 +20,7 @@ use smol::lock::Semaphore;
 use smol::net::unix::{UnixListener, UnixStream};
 
 use super::actor::Input;
+use super::thread::Door;
 use crate::admin::{Answer, MAX_REQUEST, Request, VALID_SECONDS, socket_path};
 use crate::core::Event;
 use crate::core::enrollment::{TOKEN_BYTES, TokenHash, TokenRecord, presentable};
@@ -46,6 +47,8 @@ pub struct DeskError {
 pub(super) struct Desk {
     pub(super) inputs: Sender<Input>,
     pub(super) register: Arc<dyn Register>,
+    /// Where operators are attended to.
+    pub(super) tasks: Door,
 }
 
 /// Opens the socket with mode 0600 from its first moment. What is there is
@@ -77,6 +80,7 @@ fn open_at(path: &Path) -> io::Result<UnixListener> {
 impl Desk {
     /// Answers for ever.
     pub(super) async fn serve(self, listener: UnixListener) {
+        let tasks = self.tasks.clone();
         let desk = Arc::new(self);
         let seats = Arc::new(Semaphore::new(SEATS));
         loop {
@@ -84,17 +88,18 @@ impl Desk {
             match listener.accept().await {
                 Ok((stream, _)) => {
                     let desk = desk.clone();
-                    smol::spawn(async move {
-                        let _seat = seat;
-                        let served = smol::future::or(desk.attend(stream), async {
-                            Timer::after(WITHIN).await;
-                            Err(io::ErrorKind::TimedOut.into())
-                        });
-                        if let Err(error) = served.await {
-                            tracing::debug!(%error, "an operator's connection failed");
-                        }
-                    })
-                    .detach();
+                    tasks
+                        .spawn(async move {
+                            let _seat = seat;
+                            let served = smol::future::or(desk.attend(stream), async {
+                                Timer::after(WITHIN).await;
+                                Err(io::ErrorKind::TimedOut.into())
+                            });
+                            if let Err(error) = served.await {
+                                tracing::debug!(%error, "an operator's connection failed");
+                            }
+                        })
+                        .detach();
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the admin socket accepts nobody at the moment");

@@ -33,6 +33,7 @@ use super::relay::{Begun, Relay, is_turn};
 use super::site::{Page, Site, text};
 use super::socket::Socket;
 use super::tally::Tally;
+use super::thread::Door;
 use super::tls::Tls;
 use crate::core::ConnectionId;
 use crate::core::bucket::{Bucket, Rate};
@@ -72,6 +73,8 @@ pub(super) struct Front {
     pub(super) stopping: Receiver<Infallible>,
     /// Takes what turns out to speak TURN.
     pub(super) relay: Option<Arc<Relay>>,
+    /// Where the devices' sockets are served.
+    pub(super) devices: Door,
 }
 
 impl Front {
@@ -185,11 +188,12 @@ impl Front {
             ticket.settle();
             // A fresh task: this one has the size of the HTTP machinery, and
             // would keep it for as long as the device stays.
-            smol::spawn(async move {
-                let _held = (ticket, alive);
-                socket.run().await;
-            })
-            .detach();
+            self.devices
+                .spawn(async move {
+                    let _held = (ticket, alive);
+                    socket.run().await;
+                })
+                .detach();
         }
     }
 

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use nix::sys::socket::{Backlog, setsockopt, sockopt};
-use smol::net::{TcpListener, TcpStream, UdpSocket};
+use smol::net::{TcpListener, UdpSocket};
 
 /// Connections that wait to be accepted: after a restart all devices come
 /// back at once.
@@ -115,13 +115,15 @@ async fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address).await?;
     // Asking again raises the backlog that the standard library chose.
     nix::sys::socket::listen(&listener, Backlog::new(BACKLOG)?)?;
+    tune(&listener)?;
     Ok(listener)
 }
 
 /// Makes the kernel notice dead devices and bound what it holds for slow ones.
-pub(super) fn tune(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let socket = stream.as_fd();
+/// Linux gives all of it on to the sockets that are accepted.
+fn tune(listener: &TcpListener) -> io::Result<()> {
+    let socket = listener.as_fd();
+    setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
     setsockopt(&socket, sockopt::KeepAlive, &true)?;
     setsockopt(&socket, sockopt::TcpKeepIdle, &(KEEPALIVE_IDLE.as_secs() as u32))?;
     setsockopt(&socket, sockopt::TcpKeepInterval, &(KEEPALIVE_INTERVAL.as_secs() as u32))?;

@@ -15,7 +15,7 @@ use smol::future::or;
 use smol::{Async, Task, Timer};
 
 use super::actor::now;
-use super::strangers::Door;
+use super::thread::Door;
 use crate::core::counters::RelayCounters;
 use crate::core::relay::limits::MAX_PACKET;
 use crate::core::relay::turn::{TurnSettings, Usage};
