@@ -4,16 +4,16 @@
 mod acme;
 mod current;
 mod pem;
+mod stream;
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_channel::{Receiver, Sender};
-use futures_rustls::TlsAcceptor;
+use futures_rustls::rustls::crypto::{CryptoProvider, ring};
 use futures_rustls::rustls::server::ResolvesServerCert;
-use futures_rustls::rustls::{self, ServerConfig, crypto::ring};
-use futures_rustls::server::TlsStream;
+use futures_rustls::rustls::{self, CipherSuite, ServerConfig};
 use futures_util::{AsyncRead, AsyncWrite};
 use smol::Timer;
 use smol::future::or;
@@ -23,6 +23,7 @@ pub use acme::{AcmeOptions, LETS_ENCRYPT, MAX_DOMAINS};
 use current::Current;
 use pem::Watched;
 pub use pem::{CertificateError, CertificateFiles};
+pub(super) use stream::TlsStream;
 
 /// A handshake must be done within this time, also when it trickles in: four
 /// flights at the worst round trip of a satellite link are below 4 s.
@@ -60,7 +61,7 @@ impl From<CertificateFiles> for CertificateSource {
 /// The listener's end of TLS. Clones share the certificate.
 #[derive(Clone)]
 pub(super) struct Tls {
-    acceptor: TlsAcceptor,
+    config: Arc<ServerConfig>,
 }
 
 /// Keeps the certificate up to date.
@@ -113,9 +114,9 @@ impl Tls {
             }
         };
         let by_acme = matches!(source, Source::Acme(_));
-        let acceptor = config(resolver, by_acme)?.into();
+        let config = config(resolver, by_acme)?;
         let renewal = Renewal { source, asked };
-        Ok(Opened { tls: Self { acceptor }, renewal, renew: ask, expiry: Expiry(current) })
+        Ok(Opened { tls: Self { config }, renewal, renew: ask, expiry: Expiry(current) })
     }
 
     /// Shakes hands.
@@ -126,12 +127,12 @@ impl Tls {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let stream = or(self.acceptor.accept(stream), async {
+        let stream = or(TlsStream::accept(stream, self.config.clone()), async {
             Timer::after(HANDSHAKE_WITHIN).await;
             Err(io::ErrorKind::TimedOut.into())
         })
         .await?;
-        if stream.get_ref().1.alpn_protocol() == Some(acme::CHALLENGE_PROTOCOL) {
+        if stream.alpn_protocol() == Some(acme::CHALLENGE_PROTOCOL) {
             // RFC 8737 section 3: the handshake was all that it is about.
             return Err(io::Error::other("it was an authority's challenge"));
         }
@@ -172,12 +173,29 @@ fn tell(watched: &Watched, what: &str) {
     tracing::info!(%key, "{what}");
 }
 
-/// TLS 1.2 and 1.3 with the library's safe choice of ciphers.
+/// The library's safe choice of ciphers, without those of AES-256: they go with
+/// SHA-384, which processors have no instructions for and which is a twentieth
+/// of a handshake. AES-128 is what all of TLS 1.3 must have (RFC 8446 section
+/// 9.1), and ChaCha20 stays for who has no instructions for AES.
+fn provider() -> CryptoProvider {
+    let mut provider = ring::default_provider();
+    provider.cipher_suites.retain(|suite| {
+        !matches!(
+            suite.suite(),
+            CipherSuite::TLS13_AES_256_GCM_SHA384
+                | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384
+                | CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384
+        )
+    });
+    provider
+}
+
+/// TLS 1.2 and 1.3.
 fn config(
     certificate: Arc<dyn ResolvesServerCert>,
     by_acme: bool,
 ) -> Result<Arc<ServerConfig>, rustls::Error> {
-    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_cert_resolver(certificate);
