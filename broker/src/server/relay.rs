@@ -1,5 +1,6 @@
 //! The relay around its core: sockets, streams, deadlines. Decides nothing.
 
+mod ready;
 mod sockets;
 mod stream;
 
@@ -12,7 +13,7 @@ use std::time::Instant;
 
 use async_channel::{Receiver, Sender};
 use smol::future::or;
-use smol::{Async, Task, Timer};
+use smol::{Async, Timer};
 
 use super::actor::now;
 use super::thread::Door;
@@ -66,6 +67,7 @@ pub(super) struct Relay {
     /// Where clients speak by datagrams.
     datagrams: Option<Arc<Async<UdpSocket>>>,
     binder: sockets::Binder,
+    relayed: ready::Sockets,
     door: Door,
     next_stream: AtomicU64,
     /// Says that a deadline became due earlier.
@@ -75,7 +77,7 @@ pub(super) struct Relay {
 
 struct State {
     turn: Turn,
-    sockets: HashMap<AllocationId, Allocated>,
+    sockets: HashMap<AllocationId, Arc<UdpSocket>>,
     streams: HashMap<Client, Sender<Vec<u8>>>,
     stream_full: u64,
     /// The deadline that is waited for.
@@ -83,16 +85,11 @@ struct State {
     closed: bool,
 }
 
-struct Allocated {
-    socket: Arc<Async<UdpSocket>>,
-    _pump: Task<()>,
-}
-
 impl Relay {
     /// A relay for clients of this socket and of the streams that it is given.
     ///
     /// # Errors
-    /// No address for relayed sockets is usable.
+    /// No address for relayed sockets is usable, or the kernel gives no means.
     pub(super) fn new(
         options: RelayOptions,
         secret: Secret,
@@ -128,6 +125,7 @@ impl Relay {
             state: Mutex::new(state),
             datagrams,
             binder,
+            relayed: ready::Sockets::new().map_err(AddressError::Kernel)?,
             door,
             next_stream: AtomicU64::new(1),
             wake,
@@ -140,8 +138,38 @@ impl Relay {
         self.binder.addresses()
     }
 
-    /// Keeps the deadlines, for ever.
+    /// Keeps the deadlines and takes what peers send, for ever.
     pub(super) async fn run(self: Arc<Self>) {
+        or(self.keep_deadlines(), self.listen_to_peers()).await;
+    }
+
+    async fn listen_to_peers(&self) {
+        let mut ready = Vec::new();
+        let mut packet: Packet = [0; size_of::<Packet>()];
+        loop {
+            if let Err(error) = self.relayed.wait(&mut ready).await {
+                tracing::debug!(%error, "the relay's sockets can't be waited for");
+                Timer::after(sockets::AFTER_ERROR).await;
+                continue;
+            }
+            // One packet of each: a peer that floods has its turn like others.
+            for id in ready.drain(..) {
+                let Some(socket) = self.lock().sockets.get(&id).cloned() else { continue };
+                match socket.recv_from(&mut packet[RECEIVED]) {
+                    Ok((length, peer)) if length <= MAX_PACKET => {
+                        self.peer_sent(id, peer, &mut packet, HEADROOM..HEADROOM + length);
+                    }
+                    Ok(_) => {}
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                    // About an earlier datagram (ICMP); each is told once.
+                    Err(error) => tracing::debug!(%error, "a datagram did not arrive"),
+                }
+            }
+            smol::future::yield_now().await;
+        }
+    }
+
+    async fn keep_deadlines(self: &Arc<Self>) {
         loop {
             let due = self.lock().turn.poll_timeout();
             let woken = async {
@@ -171,7 +199,6 @@ impl Relay {
         state.closed = true;
         let (sockets, streams) = (std::mem::take(&mut state.sockets), std::mem::take(&mut state.streams));
         drop(state);
-        // Outside of the lock: a pump that is running may be waiting for it.
         drop((sockets, streams));
     }
 
@@ -224,9 +251,8 @@ impl Relay {
         match forward {
             Forward::Nothing => {}
             Forward::ToPeer(id, peer, range) => {
-                if let Some(allocated) = state.sockets.get(&id) {
-                    let sent = allocated.socket.get_ref().send_to(&buffer[range], peer);
-                    note(sent.map(drop));
+                if let Some(socket) = state.sockets.get(&id) {
+                    note(socket.send_to(&buffer[range], peer).map(drop));
                 }
             }
             Forward::ToClient(client, range) => self.send_to_client(state, client, &buffer[range]),
@@ -277,34 +303,14 @@ impl Relay {
         }
     }
 
-    fn open(
-        self: &Arc<Self>,
-        state: &mut State,
-        id: AllocationId,
-        place: Place,
-    ) -> std::io::Result<SocketAddr> {
+    fn open(&self, state: &mut State, id: AllocationId, place: Place) -> std::io::Result<SocketAddr> {
         if state.closed {
             return Err(std::io::Error::other("the broker is ending"));
         }
         let (socket, relayed) = self.binder.bind(place)?;
         state.turn.set_own(self.binder.own());
-        let socket = Arc::new(Async::new_nonblocking(socket)?);
-        let (relay, received) = (Arc::downgrade(self), socket.clone());
-        let pump = self.door.spawn(async move {
-            let mut packet: Packet = [0; size_of::<Packet>()];
-            let mut open = true;
-            while open {
-                open = receive(&received, &mut packet, |packet, length, peer| {
-                    let Some(relay) = relay.upgrade() else { return false };
-                    if length <= MAX_PACKET {
-                        relay.peer_sent(id, peer, packet, HEADROOM..HEADROOM + length);
-                    }
-                    true
-                })
-                .await;
-            }
-        });
-        state.sockets.insert(id, Allocated { socket, _pump: pump });
+        self.relayed.add(&socket, id)?;
+        state.sockets.insert(id, Arc::new(socket));
         Ok(relayed)
     }
 

@@ -35,6 +35,9 @@ pub enum AddressError {
         "the relay finds no address of this machine: give it as [relay] addresses, or restart the broker when there is one"
     )]
     None,
+    /// The kernel gives no means to wait for its sockets.
+    #[error("the relay can't wait for its sockets: {0}; if files are short, raise LimitNOFILE")]
+    Kernel(io::Error),
 }
 
 /// The ports of relayed sockets.
