@@ -3,6 +3,7 @@
 mod actor;
 mod address;
 mod admission;
+mod datagrams;
 mod desk;
 mod digest;
 pub mod http;
@@ -23,7 +24,7 @@ pub mod tls;
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -33,7 +34,7 @@ use async_channel::{Receiver, Sender};
 use farm_store::Store;
 use ring::rand::{SecureRandom, SystemRandom};
 use smol::net::{TcpListener, TcpStream};
-use smol::{Async, Task, Timer};
+use smol::{Task, Timer};
 
 use crate::core::counters::Counters;
 use crate::core::relay::{Issuer, Reach, Secret};
@@ -42,6 +43,7 @@ use crate::register::{Engine, Register};
 use crate::store::{self, Records, RecordsError};
 use actor::{Actor, Input};
 use admission::{Admission, Ticket};
+use datagrams::{Datagrams, Served, Watched};
 use desk::{Desk, DeskError};
 use digest::Digest;
 use http::Front;
@@ -136,6 +138,9 @@ pub enum StartError {
     /// The operating system gives no randomness.
     #[error("the operating system gives no randomness")]
     Randomness,
+    /// The operating system gives no means to wait for sockets.
+    #[error("sockets can't be waited for: {0}; if files are short, raise LimitNOFILE")]
+    Sockets(io::Error),
     /// The operating system gives no thread.
     #[error("no thread to work with: {0}")]
     Thread(io::Error),
@@ -160,6 +165,7 @@ pub struct Server {
     /// Who wants in, and who is in.
     threads: [Thread; 2],
     tasks: Vec<Task<()>>,
+    datagrams: Datagrams,
     failures: Receiver<&'static str>,
 }
 
@@ -189,7 +195,8 @@ impl Server {
         let (door, devices) = (strangers.door(), inside.door());
         let listening =
             [Some(address), redirect_address, metrics_address, stun].into_iter().flatten().collect();
-        let datagrams: Option<Arc<Async<UdpSocket>>> = stun_socket.map(Into::into);
+        let watched = Arc::new(Watched::new().map_err(StartError::Sockets)?);
+        let clients = stun_socket.map(Arc::new);
         let (relay, issuer) = match options.relay {
             RelayChoice::Off => (None, None),
             RelayChoice::External(reach, secret) => {
@@ -211,8 +218,9 @@ impl Server {
                     relay,
                     secret.clone(),
                     &random()?,
-                    datagrams.clone(),
+                    clients.clone(),
                     listening,
+                    watched.clone(),
                     door.clone(),
                 ) {
                     Ok(relay) => (Some(relay), spoken.map(|_| Issuer { secret, reach })),
@@ -313,11 +321,10 @@ impl Server {
             };
             devices.spawn(reported("engine", &failed, run))
         }));
-        let datagrams = datagrams.map(|socket| {
-            let desk = stun::Desk::new(&limits, tally.clone());
-            door.spawn(reported("STUN responder", &failed, stun::serve(socket, desk, relay.clone())))
-        });
-        tasks.extend(datagrams);
+        let clients = clients.map(|clients| (clients, stun::Desk::new(&limits, tally.clone())));
+        let served = Served { clients, relay: relay.clone() };
+        let report = Report("datagrams", failed.clone());
+        let datagrams = Datagrams::start(watched, served, report).map_err(StartError::Thread)?;
         tasks.extend(relay.clone().map(|relay| door.spawn(reported("relay", &failed, relay.run()))));
         tasks.extend(
             renewal.map(|renewal| devices.spawn(reported("certificate renewal", &failed, renewal.run()))),
@@ -357,6 +364,7 @@ impl Server {
             running,
             threads: [strangers, inside],
             tasks,
+            datagrams,
             failures,
         })
     }
@@ -414,6 +422,7 @@ impl Server {
             // Waits until its socket is closed: the port is free afterwards.
             task.cancel().await;
         }
+        self.datagrams.stop().await;
         if let Some(relay) = &self.relay {
             relay.close();
         }
@@ -467,19 +476,22 @@ async fn open(state: PathBuf) -> Result<(Store, Records), StartError> {
     Ok(opened?)
 }
 
+/// Reports the end of a part, by a panic too, when it is dropped.
+struct Report(&'static str, Sender<&'static str>);
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        // Full: another part has failed already.
+        let _full = self.1.try_send(self.0);
+    }
+}
+
 /// A task whose end, by a panic too, is reported.
 fn reported(
     name: &'static str,
     failed: &Sender<&'static str>,
     task: impl Future<Output = ()> + Send + 'static,
 ) -> impl Future<Output = ()> + Send + 'static {
-    struct Report(&'static str, Sender<&'static str>);
-    impl Drop for Report {
-        fn drop(&mut self) {
-            // Full: another part has failed already.
-            let _full = self.1.try_send(self.0);
-        }
-    }
     let report = Report(name, failed.clone());
     async move {
         let _report = report;

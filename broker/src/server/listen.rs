@@ -1,12 +1,12 @@
 //! Sockets as the broker wants them.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
 use nix::sys::socket::{Backlog, setsockopt, sockopt};
-use smol::net::{TcpListener, UdpSocket};
+use smol::net::TcpListener;
 
 /// Connections that wait to be accepted: after a restart all devices come
 /// back at once.
@@ -84,7 +84,8 @@ pub(super) async fn bind(
             StunListen::At(address) => address,
             StunListen::Same => listener.local_addr().map_err(&tcp)?,
         };
-        match UdpSocket::bind(stun_address).await {
+        let bound = UdpSocket::bind(stun_address);
+        match bound.and_then(|socket| socket.set_nonblocking(true).map(|()| socket)) {
             Ok(socket) => return Ok((listener, Some(socket))),
             Err(e) if e.kind() == io::ErrorKind::AddrInUse && stun == StunListen::Same && tries > 0 => {}
             Err(source) => return Err(failed(stun_address, "UDP, for STUN", "--stun")(source)),

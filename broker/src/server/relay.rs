@@ -1,6 +1,5 @@
 //! The relay around its core: sockets, streams, deadlines. Decides nothing.
 
-mod ready;
 mod sockets;
 mod stream;
 
@@ -12,10 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use async_channel::{Receiver, Sender};
+use smol::Timer;
 use smol::future::or;
-use smol::{Async, Timer};
 
 use super::actor::now;
+use super::datagrams::Watched;
 use super::thread::Door;
 use crate::core::counters::RelayCounters;
 use crate::core::relay::limits::MAX_PACKET;
@@ -30,9 +30,6 @@ pub(super) use stream::{Begun, is_turn};
 /// Packets that wait for one client's connection, at most. More are dropped,
 /// as a full router would.
 const STREAM_QUEUE: usize = 64;
-
-/// Datagrams after which other tasks get their turn.
-pub(super) const BATCH: u32 = 64;
 
 /// What the kernel holds of datagrams that wait, in bytes, where it allows so
 /// much: all clients share one socket, and come in bursts.
@@ -65,9 +62,9 @@ pub(super) const RECEIVED: Range<usize> = HEADROOM..HEADROOM + MAX_PACKET + 1;
 pub(super) struct Relay {
     state: Mutex<State>,
     /// Where clients speak by datagrams.
-    datagrams: Option<Arc<Async<UdpSocket>>>,
+    datagrams: Option<Arc<UdpSocket>>,
     binder: sockets::Binder,
-    relayed: ready::Sockets,
+    watched: Arc<Watched>,
     door: Door,
     next_stream: AtomicU64,
     /// Says that a deadline became due earlier.
@@ -86,19 +83,21 @@ struct State {
 }
 
 impl Relay {
-    /// A relay for clients of this socket and of the streams that it is given.
+    /// A relay for clients of this socket and of the streams that it is given;
+    /// whoever watches its sockets calls [`Self::receive`].
     ///
     /// # Errors
-    /// No address for relayed sockets is usable, or the kernel gives no means.
+    /// No address for relayed sockets is usable.
     pub(super) fn new(
         options: RelayOptions,
         secret: Secret,
         seed: &[u8; 32],
-        datagrams: Option<Arc<Async<UdpSocket>>>,
+        datagrams: Option<Arc<UdpSocket>>,
         listening: Vec<SocketAddr>,
+        watched: Arc<Watched>,
         door: Door,
     ) -> Result<Arc<Self>, AddressError> {
-        let first = datagrams.as_ref().and_then(|socket| socket.get_ref().local_addr().ok());
+        let first = datagrams.as_ref().and_then(|socket| socket.local_addr().ok());
         let binder = sockets::Binder::new(&options, first.or(listening.first().copied()))?;
         let settings = TurnSettings {
             limits: options.limits,
@@ -110,7 +109,7 @@ impl Relay {
             addresses: binder.addresses(),
         };
         if let Some(socket) = &datagrams {
-            sockets::widen(socket.get_ref(), DATAGRAM_BUFFER);
+            sockets::widen(socket, DATAGRAM_BUFFER);
         }
         let (wake, woken) = async_channel::bounded(1);
         let state = State {
@@ -125,7 +124,7 @@ impl Relay {
             state: Mutex::new(state),
             datagrams,
             binder,
-            relayed: ready::Sockets::new().map_err(AddressError::Kernel)?,
+            watched,
             door,
             next_stream: AtomicU64::new(1),
             wake,
@@ -138,38 +137,8 @@ impl Relay {
         self.binder.addresses()
     }
 
-    /// Keeps the deadlines and takes what peers send, for ever.
+    /// Keeps the deadlines, for ever.
     pub(super) async fn run(self: Arc<Self>) {
-        or(self.keep_deadlines(), self.listen_to_peers()).await;
-    }
-
-    async fn listen_to_peers(&self) {
-        let mut ready = Vec::new();
-        let mut packet: Packet = [0; size_of::<Packet>()];
-        loop {
-            if let Err(error) = self.relayed.wait(&mut ready).await {
-                tracing::debug!(%error, "the relay's sockets can't be waited for");
-                Timer::after(sockets::AFTER_ERROR).await;
-                continue;
-            }
-            // One packet of each: a peer that floods has its turn like others.
-            for id in ready.drain(..) {
-                let Some(socket) = self.lock().sockets.get(&id).cloned() else { continue };
-                match socket.recv_from(&mut packet[RECEIVED]) {
-                    Ok((length, peer)) if length <= MAX_PACKET => {
-                        self.peer_sent(id, peer, &mut packet, HEADROOM..HEADROOM + length);
-                    }
-                    Ok(_) => {}
-                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                    // About an earlier datagram (ICMP); each is told once.
-                    Err(error) => tracing::debug!(%error, "a datagram did not arrive"),
-                }
-            }
-            smol::future::yield_now().await;
-        }
-    }
-
-    async fn keep_deadlines(self: &Arc<Self>) {
         loop {
             let due = self.lock().turn.poll_timeout();
             let woken = async {
@@ -228,6 +197,20 @@ impl Relay {
         self.client_sent(client, packet, HEADROOM..HEADROOM + length);
     }
 
+    /// Takes a datagram that has come to an allocation's socket from a peer.
+    pub(super) fn receive(&self, id: AllocationId, packet: &mut Packet) {
+        let Some(socket) = self.lock().sockets.get(&id).cloned() else { return };
+        match socket.recv_from(&mut packet[RECEIVED]) {
+            Ok((length, peer)) if length <= MAX_PACKET => {
+                self.peer_sent(id, peer, packet, HEADROOM..HEADROOM + length);
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            // About an earlier datagram (ICMP); each is told once.
+            Err(error) => tracing::debug!(%error, "a datagram did not arrive"),
+        }
+    }
+
     fn client_sent(self: &Arc<Self>, client: Client, buffer: &mut [u8], packet: Range<usize>) {
         let mut state = self.lock();
         let forward = state.turn.client_sent(client, buffer, packet, now());
@@ -263,7 +246,7 @@ impl Relay {
         match client.transport {
             Transport::Udp => {
                 if let Some(socket) = &self.datagrams {
-                    note(socket.get_ref().send_to(bytes, client.address).map(drop));
+                    note(socket.send_to(bytes, client.address).map(drop));
                 }
             }
             Transport::Stream(_) => {
@@ -309,7 +292,7 @@ impl Relay {
         }
         let (socket, relayed) = self.binder.bind(place)?;
         state.turn.set_own(self.binder.own());
-        self.relayed.add(&socket, id)?;
+        self.watched.add(&socket, id)?;
         state.sockets.insert(id, Arc::new(socket));
         Ok(relayed)
     }
@@ -329,31 +312,4 @@ fn note(sent: std::io::Result<()>) {
     if let Err(error) = sent {
         tracing::debug!(%error, "a datagram was not relayed");
     }
-}
-
-/// Takes what has come to a socket, up to [`BATCH`] datagrams; waits for the
-/// first. `false` as soon as `take` says so.
-pub(super) async fn receive(
-    socket: &Async<UdpSocket>,
-    packet: &mut Packet,
-    mut take: impl FnMut(&mut Packet, usize, SocketAddr) -> bool,
-) -> bool {
-    if let Err(error) = socket.readable().await {
-        tracing::debug!(%error, "a socket can't be waited for");
-        Timer::after(sockets::AFTER_ERROR).await;
-    }
-    for _ in 0..BATCH {
-        match socket.get_ref().recv_from(&mut packet[RECEIVED]) {
-            Ok((length, source)) => {
-                if !take(packet, length, source) {
-                    return false;
-                }
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return true,
-            // About an earlier datagram (ICMP); each is told once.
-            Err(error) => tracing::debug!(%error, "a datagram did not arrive"),
-        }
-    }
-    smol::future::yield_now().await;
-    true
 }

@@ -1,13 +1,11 @@
 //! Answers STUN binding requests, so that devices learn their public address.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use farm_protocol::stun::{answer, is_binding};
-use smol::Async;
+use farm_protocol::stun::answer;
 
-use super::relay::{Packet, RECEIVED, Relay, receive};
 use super::tally::Tally;
 use crate::core::Limits;
 use crate::core::bucket::{Bucket, Buckets, Rate};
@@ -31,7 +29,7 @@ impl Desk {
     }
 
     /// The answer to a datagram, if it gets one.
-    fn respond(&mut self, packet: &[u8], source: SocketAddr, now: Instant) -> Option<Vec<u8>> {
+    pub(super) fn respond(&mut self, packet: &[u8], source: SocketAddr, now: Instant) -> Option<Vec<u8>> {
         let Some(response) = answer(packet, source) else {
             self.tally.stun_ignored.up();
             return None;
@@ -42,29 +40,6 @@ impl Desk {
         let count = if allowed { &self.tally.stun_answered } else { &self.tally.limit_stun };
         count.up();
         allowed.then_some(response)
-    }
-}
-
-/// Answers for ever; what is no binding request is the relay's, if there is
-/// one.
-pub(super) async fn serve(socket: Arc<Async<UdpSocket>>, mut desk: Desk, relay: Option<Arc<Relay>>) {
-    let mut packet: Packet = [0; size_of::<Packet>()];
-    loop {
-        receive(&socket, &mut packet, |packet, length, source| {
-            let bytes = &packet[RECEIVED][..length];
-            match &relay {
-                Some(relay) if !is_binding(bytes) => relay.datagram(source, packet, length),
-                _ => {
-                    if let Some(response) = desk.respond(bytes, source, Instant::now())
-                        && let Err(error) = socket.get_ref().send_to(&response, source)
-                    {
-                        tracing::debug!(%error, "a STUN answer was not sent");
-                    }
-                }
-            }
-            true
-        })
-        .await;
     }
 }
 

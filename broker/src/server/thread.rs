@@ -1,10 +1,11 @@
 //! The two threads that do the work, and how tasks get to run on them.
 //!
-//! *Strangers* accepts sockets, shakes hands, answers requests for pages and
-//! STUN. A flood of any of these is work for this thread alone. *Devices* has
-//! the core and the sockets of all that are in. The kernel shares the processor
-//! between the two, and lets the one that slept first: who is in hardly notices
-//! who wants in, even on a single core.
+//! *Strangers* accepts sockets, shakes hands and answers requests for pages: a
+//! flood of any of these is work for this thread alone. *Devices* has the core
+//! and the sockets of all that are in. Datagrams have a third, see
+//! [`super::datagrams`]. The kernel shares the processor between them, and lets
+//! the one that slept first: who is in hardly notices who wants in, even on a
+//! single core.
 //!
 //! Both only sleep while there is nothing to do. The events of sockets and
 //! timers are waited for by the runtime's own thread, and by it alone: with

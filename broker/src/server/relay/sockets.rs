@@ -4,16 +4,12 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::str::FromStr;
-use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::RelayOptions;
 use crate::core::relay::Place;
-
-/// Rest after an error, so that one that stays does not take the processor.
-pub(super) const AFTER_ERROR: Duration = Duration::from_millis(10);
 
 /// Ports that are tried before an allocation fails: with half of the range
 /// taken, one in a million fails.
@@ -35,9 +31,6 @@ pub enum AddressError {
         "the relay finds no address of this machine: give it as [relay] addresses, or restart the broker when there is one"
     )]
     None,
-    /// The kernel gives no means to wait for its sockets.
-    #[error("the relay can't wait for its sockets: {0}; if files are short, raise LimitNOFILE")]
-    Kernel(io::Error),
 }
 
 /// The ports of relayed sockets.
