@@ -10,7 +10,8 @@ use futures_rustls::TlsConnector;
 use futures_rustls::client::TlsStream;
 use futures_rustls::rustls::client::Resumption;
 use futures_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use futures_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
+use futures_rustls::rustls::version::TLS13;
+use futures_rustls::rustls::{CipherSuite, ClientConfig, RootCertStore, crypto::ring};
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt,
@@ -41,7 +42,9 @@ pub struct Target {
 
 impl Target {
     /// A broker whose certificate lies in this DER file. Connections do not
-    /// resume former ones: each is a full handshake.
+    /// resume former ones: each is a full handshake, by the cipher that our
+    /// broker chooses, so that others that are measured beside it have the same
+    /// to do.
     ///
     /// # Errors
     /// When the file can't be read or holds no certificate.
@@ -49,8 +52,10 @@ impl Target {
         let mut roots = RootCertStore::empty();
         let certificate = CertificateDer::from(std::fs::read(der)?);
         roots.add(certificate).map_err(io::Error::other)?;
-        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
+        let mut provider = ring::default_provider();
+        provider.cipher_suites.retain(|suite| suite.suite() == CipherSuite::TLS13_AES_128_GCM_SHA256);
+        let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(&[&TLS13])
             .map_err(io::Error::other)?
             .with_root_certificates(roots)
             .with_no_client_auth();
