@@ -6,6 +6,7 @@ mod fault;
 mod history;
 mod local;
 mod signals;
+mod tidy;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -34,6 +35,7 @@ use crate::config::Config;
 use crate::control_socket::Asked;
 use crate::counters::Counters;
 use crate::forward::Services;
+use crate::memory;
 use crate::readings::handle::Readings;
 use crate::state::{State, StateError};
 use crate::watchdog;
@@ -125,6 +127,7 @@ pub struct Farm {
     history: History,
     /// A start of the machine that the event log has heard of and the store has not.
     machine_start: Option<BootId>,
+    tidy: tidy::Tidy,
     /// Netlink says that there is no address.
     offline: bool,
     /// The broker's clock agrees with ours.
@@ -191,6 +194,7 @@ pub async fn run(setup: Setup) {
         faults: Faults::default(),
         history,
         machine_start: None,
+        tidy: tidy::Tidy::default(),
         offline: false,
         clock_trusted: false,
     };
@@ -199,7 +203,8 @@ pub async fn run(setup: Setup) {
         beat.pass().await;
         farm.observe(Instant::now()).await;
         let deadline = farm.lifecycle.poll_timeout().map(|(when, _)| when);
-        let deadline = deadline.into_iter().chain(farm.history.poll_timeout()).min();
+        let deadline =
+            deadline.into_iter().chain(farm.history.poll_timeout()).chain(farm.tidy.poll_timeout()).min();
         let step = step(
             &setup.broker_events,
             told.as_ref(),
@@ -221,7 +226,11 @@ pub async fn run(setup: Setup) {
             Step::Order(Some(Order::Reload(config))) => farm.reload(*config).await,
             Step::Order(Some(Order::Stop) | None) => return farm.stop().await,
             Step::Timeout => {
-                farm.lifecycle.handle_timeout(Instant::now());
+                let now = Instant::now();
+                if farm.tidy.take(now) {
+                    memory::give_back();
+                }
+                farm.lifecycle.handle_timeout(now);
                 farm.act(None);
             }
         }
@@ -333,6 +342,7 @@ impl Farm {
         self.readings.clock_changed();
         self.broker_time(welcome.time, Instant::now()).await;
         self.welcome = Some(welcome);
+        self.tidy.happened(Instant::now());
     }
 
     /// Who may come: told anew after each welcome and each change.

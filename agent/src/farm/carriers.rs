@@ -99,6 +99,7 @@ impl Farm {
                         let carriers = runtime.carriers.into_iter();
                         self.closing.extend(carriers.map(|(epoch, slot)| ((session, epoch), slot)));
                     }
+                    self.tidy.happened(Instant::now());
                 }
             }
         }
@@ -254,7 +255,9 @@ impl Farm {
             }
             tracing::info!(session = %id.session, epoch = %id.epoch, why, "carrier lost");
         }
-        self.lifecycle.handle(Event::Lost(id.session, id.epoch), Instant::now());
+        let now = Instant::now();
+        self.tidy.happened(now);
+        self.lifecycle.handle(Event::Lost(id.session, id.epoch), now);
         self.act(None);
     }
 
@@ -268,6 +271,7 @@ impl Farm {
         carrier.set_watched(hello.watched);
         carrier.attach(hello.streams);
         carrier.send(Control::Farm(info));
+        self.tidy.happened(Instant::now());
     }
 
     fn info(&self) -> FarmInfo {

@@ -17,8 +17,10 @@ use super::handle::{Answered, Readings, RecordError, Request, Settings, Shown, n
 use super::log::{Found, Group, Log};
 use super::pace::{ENOUGH, Pace};
 use super::query;
+use super::rest::Rest;
 use super::tables::{BLOCKS, BOOTS, BootRecord, FIRST, HOLES, RESERVED, TIME};
 use crate::clocks::{Stamper, boot_id};
+use crate::memory;
 
 /// Requests that wait for the writer; whoever has more waits.
 const REQUESTS: usize = 512;
@@ -89,6 +91,7 @@ pub fn open(
     let writer = Writer {
         log,
         pace: Pace::new(settings.interval, Instant::now()),
+        rest: Rest::new(Instant::now()),
         store: store.clone(),
         requests: requested,
         waiting: VecDeque::new(),
@@ -122,6 +125,7 @@ struct Boot {
 struct Writer {
     log: Log,
     pace: Pace,
+    rest: Rest,
     store: Store,
     requests: async_channel::Receiver<Request>,
     /// Taken from the queue, not in a group yet.
@@ -143,6 +147,7 @@ enum Wake {
     Counted(u64),
     Ready,
     Prune,
+    Rest,
     Asked,
 }
 
@@ -173,8 +178,12 @@ impl Writer {
                     }
                 }
                 Wake::Request(None) => return self.end().await,
-                Wake::Counted(bytes) => self.log.counted(bytes),
+                Wake::Counted(bytes) => {
+                    self.log.counted(bytes);
+                    self.rest.used(bytes, Instant::now());
+                }
                 Wake::Prune => self.prune().await,
+                Wake::Rest => self.rest().await,
                 Wake::Ready | Wake::Asked => {}
             }
             if let Some(reply) = self.work().await {
@@ -199,25 +208,15 @@ impl Writer {
                 Err(_) => std::future::pending().await,
             }
         };
-        let ready = async {
-            match ready {
-                Some(at) => {
-                    smol::Timer::at(at).await;
-                    Wake::Ready
-                }
-                None => std::future::pending().await,
-            }
-        };
-        let prune = async {
-            smol::Timer::at(self.prune_at).await;
-            Wake::Prune
-        };
+        let ready = at(ready, Wake::Ready);
+        let prune = at(Some(self.prune_at), Wake::Prune);
+        let rest = at(self.rest.poll_timeout().map(|(when, _)| when), Wake::Rest);
         let asked = async {
             beat.asked().await;
             Wake::Asked
         };
         use smol::future::or;
-        or(or(ready, request), or(asked, or(counted, prune))).await
+        or(or(ready, request), or(or(asked, rest), or(counted, prune))).await
     }
 
     fn has_records(&self) -> bool {
@@ -311,6 +310,7 @@ impl Writer {
                 Err(RecordError::Store(error))
             }
         };
+        self.rest.used(group.blocks.iter().map(|(_, block)| block.bytes()).sum(), Instant::now());
         if outcome.is_ok() {
             self.show();
         }
@@ -340,6 +340,14 @@ impl Writer {
             Some(known) if known.began.is_some() || began.is_none() => None,
             _ => Some(BootRecord { id: serde_bytes::ByteArray::new(*self.boot.id.as_bytes()), began }),
         }
+    }
+
+    async fn rest(&mut self) {
+        let why = self.rest.poll_timeout().map(|(_, why)| why);
+        let done = self.store.rest().await;
+        memory::give_back();
+        self.rest.tried(done, Instant::now());
+        tracing::debug!(why, done, "the database was opened anew");
     }
 
     async fn prune(&mut self) {
@@ -424,6 +432,15 @@ impl Writer {
             tracing::warn!(%error, "the next start leaves some numbers out");
         }
     }
+}
+
+/// A timer, where there is a time.
+async fn at(when: Option<Instant>, wake: Wake) -> Wake {
+    match when {
+        Some(when) => drop(smol::Timer::at(when).await),
+        None => std::future::pending().await,
+    }
+    wake
 }
 
 fn batch(

@@ -80,6 +80,24 @@ impl Shared {
         drop(old);
     }
 
+    /// Replaces the open database by what `replace` makes of it; whoever wants
+    /// to read waits for that. Not while somebody reads: then gives it back.
+    pub(crate) fn exchange(&self, replace: impl FnOnce(Engine) -> Access) -> Result<(), Option<Arc<Engine>>> {
+        let mut current = self.access.write().unwrap_or_else(PoisonError::into_inner);
+        let (found, refused) = match std::mem::replace(&mut *current, Access::Closed) {
+            Access::Open(engine) => match Arc::try_unwrap(engine) {
+                Ok(engine) => {
+                    *current = replace(engine);
+                    return Ok(());
+                }
+                Err(engine) => (Access::Open(Arc::clone(&engine)), Some(engine)),
+            },
+            other => (other, None),
+        };
+        *current = found;
+        Err(refused)
+    }
+
     pub(crate) fn engine(&self) -> Result<Arc<Engine>, Error> {
         match &*self.access() {
             Access::Open(engine) => Ok(Arc::clone(engine)),

@@ -49,6 +49,8 @@ pub(crate) enum Request {
     Commit { batch: Batch, reply: Sender<Result<(), Error>> },
     /// A read met damage: look at everything.
     Inspect,
+    /// Close the database and open it again; answer whether that was done.
+    Rest { reply: Sender<bool> },
     /// Finish, release the directory, then answer.
     Close { reply: Sender<()> },
 }
@@ -121,6 +123,11 @@ impl Writer {
             match self.next() {
                 Next::Handle(Request::Commit { batch, reply }) => self.commit(batch, reply),
                 Next::Handle(Request::Inspect) => self.inspect(),
+                Next::Handle(Request::Rest { reply }) => {
+                    let done = self.rest();
+                    // Whoever asked may have stopped waiting.
+                    let _received = reply.try_send(done);
+                }
                 Next::Handle(Request::Close { reply }) => break Some(reply),
                 Next::TryAgain => self.try_again(),
                 Next::End => break None,
@@ -249,6 +256,17 @@ impl Writer {
         Ok(())
     }
 
+    /// Brings the mirror's high-water mark up to the newest commit.
+    fn update_mirror(&mut self) -> Result<(), Failure> {
+        if self.mirrored == self.meta.commit {
+            return Ok(());
+        }
+        let vital = self.shared.vital().clone();
+        let meta = self.meta;
+        self.write_mirror(&meta, &vital)
+            .inspect_err(|failure| tracing::warn!(why = failure.text(), "could not write the mirror"))
+    }
+
     /// Lets go of the database. What failed is never tried again on the same
     /// handle: after a failed fsync the kernel would claim success.
     fn go_down(&mut self, failure: &Failure) {
@@ -260,19 +278,23 @@ impl Writer {
     }
 
     fn set_down(&mut self, caution: Caution, why: String) {
+        let why = self.plan_next_try(caution, why);
+        self.shared.set_access(Access::Down(why));
+    }
+
+    /// What readers are to be told.
+    fn plan_next_try(&mut self, caution: Caution, why: String) -> String {
         let next_try = Instant::now() + backoff(self.failures);
         self.failures = self.failures.saturating_add(1);
         self.state = State::Down { caution, next_try };
-        self.shared.set_access(Access::Down(why));
+        why
     }
 
     fn try_again(&mut self) {
         let State::Down { caution, .. } = self.state else {
             return;
         };
-        let options =
-            Options { wall_time: self.options.wall_time + self.started.elapsed().as_secs(), ..self.options };
-        match bring_up(self.claim.layout(), &options, caution) {
+        match bring_up(self.claim.layout(), &self.options_now(), caution) {
             Ok(up) => self.adopt(up),
             Err(e) => {
                 let why = e.to_string();
@@ -285,6 +307,14 @@ impl Writer {
     }
 
     fn adopt(&mut self, up: Up) {
+        let engine = self.take_over(up);
+        Counts::add(&self.shared.counts.reopens, 1);
+        self.shared.set_access(Access::Open(engine));
+        tracing::info!(commits = self.meta.commit, "the store is open again");
+    }
+
+    /// What readers are to be given.
+    fn take_over(&mut self, up: Up) -> Arc<Engine> {
         let engine = Arc::new(up.engine);
         self.meta = up.meta;
         self.mirrored = up.mirrored;
@@ -292,10 +322,41 @@ impl Writer {
         for alarm in up.report.alarms {
             self.shared.raise(alarm);
         }
-        Counts::add(&self.shared.counts.reopens, 1);
         self.state = State::Up(Arc::clone(&engine));
-        self.shared.set_access(Access::Open(engine));
-        tracing::info!(commits = self.meta.commit, "the store is open again");
+        engine
+    }
+
+    /// A close and an open, as at a restart, but for the readers, who wait.
+    fn rest(&mut self) -> bool {
+        if !matches!(self.state, State::Up(_)) || self.update_mirror().is_err() {
+            return false;
+        }
+        let fresh = State::Down { caution: Caution::default(), next_try: Instant::now() };
+        drop(std::mem::replace(&mut self.state, fresh));
+        let shared = Arc::clone(&self.shared);
+        let exchanged = shared.exchange(|engine| {
+            drop(engine);
+            match bring_up(self.claim.layout(), &self.options_now(), Caution::default()) {
+                Ok(up) => Access::Open(self.take_over(up)),
+                Err(e) => {
+                    tracing::error!(error = %e, "the store closed to rest and can't be opened yet");
+                    Access::Down(self.plan_next_try(Caution::default(), e.to_string()))
+                }
+            }
+        });
+        match exchanged {
+            Ok(()) => matches!(self.state, State::Up(_)),
+            Err(engine) => {
+                if let Some(engine) = engine {
+                    self.state = State::Up(engine);
+                }
+                false
+            }
+        }
+    }
+
+    fn options_now(&self) -> Options {
+        Options { wall_time: self.options.wall_time + self.started.elapsed().as_secs(), ..self.options }
     }
 
     fn inspect(&mut self) {
@@ -309,14 +370,9 @@ impl Writer {
 
     fn shut_down(mut self) {
         self.requests.close();
-        let was_up = matches!(self.state, State::Up(_));
-        if was_up && self.mirrored != self.meta.commit {
-            let vital = self.shared.vital().clone();
-            let meta = self.meta;
-            if let Err(failure) = self.write_mirror(&meta, &vital) {
-                // Only the high-water mark is older than it could be.
-                tracing::warn!(why = failure.text(), "could not write the mirror");
-            }
+        if matches!(self.state, State::Up(_)) {
+            // Without it only the high-water mark is older than it could be.
+            let _warned = self.update_mirror();
         }
         self.state = State::Down { caution: Caution::default(), next_try: Instant::now() };
         self.shared.set_access(Access::Closed);

@@ -128,7 +128,7 @@ impl Announcer {
 }
 
 /// Works until `rounds` are done (0: for ever), in sessions of which some end
-/// in good order and some do not.
+/// in good order and some do not; in some the store rests.
 ///
 /// # Errors
 /// When something was not acknowledged that should have been.
@@ -161,6 +161,10 @@ pub async fn run(
                     for value in value..value + count {
                         announcer.say(&format!("submit {value}"))?;
                         waiting.push((value, session.readings.submit(samples([value])?).await?));
+                    }
+                    if random.below(4) == 0 {
+                        // Whether it is done or somebody reads.
+                        let _done = session.store.rest().await;
                     }
                     for (value, answer) in waiting {
                         let number = answer.recv().await??;

@@ -7,3 +7,4 @@ mod group;
 mod kill;
 mod model;
 mod recovery;
+mod rest;
