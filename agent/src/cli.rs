@@ -12,6 +12,7 @@ use lexopt::prelude::*;
 use crate::card::{self, picture};
 use crate::control_socket::{InvitationReply, PhoneReply, Reply, Request, ask};
 use crate::logging;
+use crate::memory;
 use crate::readings::block::Sample;
 use crate::readings::socket;
 use crate::run::{RunOptions, run};
@@ -162,6 +163,7 @@ fn execute(parsed: Parsed) -> Result<(), Box<dyn std::error::Error>> {
     let request = match command {
         Command::Run => {
             logging::start();
+            memory::set_up();
             return Ok(farm_tunnel::executor::run(run(RunOptions { config, state }))?);
         }
         Command::Card(places) => {

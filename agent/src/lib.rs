@@ -3,7 +3,7 @@
 //!
 //! [`farm`] is the loop that owns everything; around it are the shells:
 //! [`config`], [`state`], [`forward`], [`control_socket`], [`watchdog`].
-// But for one call into the C library: see `memory`.
+// But for two calls into the C library: see `memory`.
 #![deny(unsafe_code)]
 
 pub mod card;
