@@ -4,7 +4,7 @@
 use std::{
     fs::{self, File},
     io::{self, ErrorKind},
-    ops::ControlFlow,
+    ops::{Bound, ControlFlow},
     thread,
     time::{Duration, Instant},
 };
@@ -12,6 +12,7 @@ use std::{
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 use crate::{
+    backwards,
     batch::Writes,
     directory::LOCK_POLL,
     error::{Doing, OpenError},
@@ -131,7 +132,7 @@ impl Engine {
     }
 
     /// Shows records of a range to `visitor`, in order or backwards, until it
-    /// breaks.
+    /// breaks. Backwards each record takes some eighty seeks: for few.
     pub(crate) fn visit(
         &self,
         range: &RawRange,
@@ -142,13 +143,25 @@ impl Engine {
             return Ok(());
         }
         contain(|| {
-            let bounds = (range.low.clone(), range.high.clone());
-            let mut iter = self.db()?.range::<Vec<u8>, _>(bounds);
-            while let Some(entry) = if backwards { iter.next_back() } else { iter.next() } {
-                let (raw, stored) = entry?;
+            let db = self.db()?;
+            let records = |range: &RawRange| db.range::<Vec<u8>, _>((range.low.clone(), range.high.clone()));
+            if !backwards {
+                for entry in records(range) {
+                    let (raw, stored) = entry?;
+                    if visitor(&raw, &stored).is_break() {
+                        break;
+                    }
+                }
+                return Ok(());
+            }
+            let mut left = range.clone();
+            while let Some((raw, stored)) = backwards::last(&left, |range| {
+                if range.is_empty() { Ok(None) } else { records(range).next().transpose() }
+            })? {
                 if visitor(&raw, &stored).is_break() {
                     break;
                 }
+                left.high = Bound::Excluded(raw.to_vec());
             }
             Ok(())
         })
@@ -161,6 +174,23 @@ impl Engine {
         })
     }
 
+    /// Closes the database. After an error: do not trust what the kernel has in
+    /// its cache.
+    pub(crate) fn close(mut self) -> Result<(), Failure> {
+        self.let_go()
+    }
+
+    fn let_go(&mut self) -> Result<(), Failure> {
+        let Some(db) = self.db.take() else { return Ok(()) };
+        // sled's last handle flushes, fsyncs, and unwraps the result.
+        let dropped = contain(|| {
+            drop(db);
+            Ok(())
+        });
+        free_replaced_pages();
+        dropped
+    }
+
     fn db(&self) -> Result<&sled::Db, Failure> {
         self.db.as_ref().ok_or(Failure::Busy)
     }
@@ -168,16 +198,9 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        // sled's last handle flushes, fsyncs, and unwraps the result.
-        let db = self.db.take();
-        let dropped = contain(|| {
-            drop(db);
-            Ok(())
-        });
-        if let Err(failure) = dropped {
+        if let Err(failure) = self.let_go() {
             tracing::warn!(why = failure.text(), "the database failed while closing");
         }
-        free_replaced_pages();
     }
 }
 

@@ -47,6 +47,7 @@
 compile_error!("farm-store contains sled's panics: build with panic = \"unwind\"");
 
 mod aside;
+mod backwards;
 mod batch;
 mod bring_up;
 mod codec;

@@ -335,12 +335,16 @@ impl Writer {
         drop(std::mem::replace(&mut self.state, fresh));
         let shared = Arc::clone(&self.shared);
         let exchanged = shared.exchange(|engine| {
-            drop(engine);
-            match bring_up(self.claim.layout(), &self.options_now(), Caution::default()) {
+            let failed = engine.close().inspect_err(|failure| {
+                tracing::warn!(why = failure.text(), "the store failed while resting")
+            });
+            // All that was acknowledged had reached the disk before.
+            let caution = Caution { distrust_cache: failed.is_err(), ..Caution::default() };
+            match bring_up(self.claim.layout(), &self.options_now(), caution) {
                 Ok(up) => Access::Open(self.take_over(up)),
                 Err(e) => {
                     tracing::error!(error = %e, "the store closed to rest and can't be opened yet");
-                    Access::Down(self.plan_next_try(Caution::default(), e.to_string()))
+                    Access::Down(self.plan_next_try(caution, e.to_string()))
                 }
             }
         });

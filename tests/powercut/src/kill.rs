@@ -48,7 +48,7 @@ pub fn kills(program: &Path, place: &Path, cycles: usize, seed: u64) -> Result<O
             .arg("workload")
             .arg(&state)
             .arg(&acks)
-            .args([random.below(1 << 30).to_string(), "0".to_owned(), first.to_string()])
+            .args([random.below(1 << 30).to_string(), "0".to_owned(), first.to_string(), "true".to_owned()])
             .stderr(Stdio::inherit())
             .spawn()?;
         // Once it works, a little longer.

@@ -64,7 +64,13 @@ impl Recording {
         let orders =
             Orders { dir: recorded, record: Some(&record), announcements: Some(&acks), unsync, fail: None };
         let mut command = Command::new(program);
-        command.arg("workload").arg(&state).arg(&acks).arg(seed.to_string()).arg(rounds.to_string()).arg("1");
+        command
+            .arg("workload")
+            .arg(&state)
+            .arg(&acks)
+            .arg(seed.to_string())
+            .arg(rounds.to_string())
+            .args(["1", "true"]);
         shim.preload(&mut command, &orders);
         let output = command.output()?;
         if !output.status.success() {

@@ -128,7 +128,7 @@ impl Announcer {
 }
 
 /// Works until `rounds` are done (0: for ever), in sessions of which some end
-/// in good order and some do not; in some the store rests.
+/// in good order and some do not; with `rests` the store rests in some.
 ///
 /// # Errors
 /// When something was not acknowledged that should have been.
@@ -138,6 +138,7 @@ pub async fn run(
     seed: u64,
     rounds: usize,
     first: u64,
+    rests: bool,
 ) -> Result<(), Failure> {
     let file = OpenOptions::new().create(true).append(true).open(announcements)?;
     let announcer = Announcer(Arc::new(Mutex::new(file)));
@@ -162,7 +163,7 @@ pub async fn run(
                         announcer.say(&format!("submit {value}"))?;
                         waiting.push((value, session.readings.submit(samples([value])?).await?));
                     }
-                    if random.below(4) == 0 {
+                    if random.below(4) == 0 && rests {
                         // Whether it is done or somebody reads.
                         let _done = session.store.rest().await;
                     }

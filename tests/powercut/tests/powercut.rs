@@ -58,9 +58,11 @@ fn failing_calls_are_told_and_lose_nothing() {
     for (at, fail) in
         ["fsync:60:1:5", "fsync:100:1000000:5", "pwrite:120:1:5", "pwrite:120:3:28"].iter().enumerate()
     {
-        let dir: PathBuf = place.path().join(at.to_string());
-        let recorded = faults::failing_calls(&shim, program(), &dir, fail).unwrap();
-        assert!(recorded > 5, "{fail}: {recorded}");
+        for rests in [false, true] {
+            let dir: PathBuf = place.path().join(format!("{at}-{rests}"));
+            let recorded = faults::failing_calls(&shim, program(), &dir, fail, rests).unwrap();
+            assert!(recorded > 5, "{fail}, rests: {rests}: {recorded}");
+        }
     }
 }
 

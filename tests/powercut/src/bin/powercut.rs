@@ -74,8 +74,8 @@ fn parse() -> Result<Option<Wanted>, lexopt::Error> {
 
 /// The program under test: STATE ANNOUNCEMENTS SEED ROUNDS FIRST.
 fn work(arguments: &[String]) -> Result<(), Failure> {
-    let [state, announcements, seed, rounds, first] = arguments else {
-        return Err("workload needs STATE ANNOUNCEMENTS SEED ROUNDS FIRST".into());
+    let [state, announcements, seed, rounds, first, rests] = arguments else {
+        return Err("workload needs STATE ANNOUNCEMENTS SEED ROUNDS FIRST RESTS".into());
     };
     let run = workload::run(
         Path::new(state),
@@ -83,6 +83,7 @@ fn work(arguments: &[String]) -> Result<(), Failure> {
         seed.parse()?,
         rounds.parse()?,
         first.parse()?,
+        rests.parse()?,
     );
     smol::future::block_on(run)
 }
@@ -155,9 +156,11 @@ fn failing(program: &Path, _wanted: &Wanted) -> Result<(), Failure> {
     let place = place()?;
     let shim = Shim::build(place.path())?;
     for (name, fail) in FAILING {
-        let dir: PathBuf = place.path().join(name.replace(' ', "-"));
-        let recorded = faults::failing_calls(&shim, program, &dir, fail)?;
-        println!("{name:<15} refused, {recorded} acknowledged before, all there");
+        for (rests, said) in [(false, "refused"), (true, "beside rests")] {
+            let dir: PathBuf = place.path().join(format!("{}-{rests}", name.replace(' ', "-")));
+            let recorded = faults::failing_calls(&shim, program, &dir, fail, rests)?;
+            println!("{name:<15} {said}, {recorded} acknowledged before, all there");
+        }
     }
     Ok(())
 }
