@@ -67,11 +67,12 @@ lab: build ## Every fault, measured, in network namespaces (root; RUNS=20, LAB='
 bench: card ## Measure throughput, latency, memory and wakeups; prints one table
 	FARM_BIN_DIR=target/card target/release/bench $(BENCH)
 
-# Measured is the agent that goes on the card, with the other programs beside it.
+# Measured is the agent as it goes on the card, but for this machine, with the
+# other programs beside it.
 card: build
-	$(CARGO) build --profile device --locked -p farm-agent
+	PROGRAMS=farm-agent image/cross $(shell uname -m)-unknown-linux-gnu
 	mkdir -p target/card
-	ln -sf ../device/farm-agent $(foreach p,farm-broker farm-connect greenhouse,../release/$(p)) target/card/
+	ln -sf ../cross/$(shell uname -m)-unknown-linux-gnu/device/farm-agent $(foreach p,farm-broker farm-connect greenhouse,../release/$(p)) target/card/
 
 powercut: build ## Power cuts, kills and failing disks against the store (POWERCUT='--cuts N …')
 	target/release/powercut $(POWERCUT)

@@ -61,11 +61,14 @@ pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, CodecError> 
 
 /// Without the library's own short forms (numbers for the names of fields,
 /// arrays for enums): no other implementation would read or write them.
-fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> serde_cbor::Result<T> {
+///
+/// Behind a trait object: else the library's parser, 6 KB, would be in the
+/// program once for each type that is read, 140 times.
+fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, erased_serde::Error> {
     let mut reader =
         serde_cbor::Deserializer::from_slice(bytes).disable_packed_format().disable_legacy_enums();
-    let value = T::deserialize(&mut reader)?;
-    reader.end()?;
+    let value = erased_serde::deserialize(&mut <dyn erased_serde::Deserializer<'_>>::erase(&mut reader))?;
+    reader.end().map_err(serde::de::Error::custom)?;
     Ok(value)
 }
 

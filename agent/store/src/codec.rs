@@ -11,8 +11,14 @@ pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, String> {
     serde_cbor::to_vec(value).map_err(|e| e.to_string())
 }
 
+/// Behind a trait object, so that the parser is in the program once and not
+/// once for each type.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
-    serde_cbor::from_slice(bytes).map_err(|e| e.to_string())
+    let mut reader = serde_cbor::Deserializer::from_slice(bytes);
+    let value = erased_serde::deserialize(&mut <dyn erased_serde::Deserializer<'_>>::erase(&mut reader))
+        .map_err(|e| e.to_string())?;
+    reader.end().map_err(|e| e.to_string())?;
+    Ok(value)
 }
 
 /// What is stored for a value: the CRC32 of key and value, then the value. The
