@@ -18,6 +18,7 @@ use async_tungstenite::tungstenite::protocol::WebSocketConfig;
 use async_tungstenite::tungstenite::{ClientRequestBuilder, Message};
 use farm_broker::core::Limits;
 use farm_broker::core::bucket::Rate;
+use farm_broker::server::inherited::Inherited;
 use farm_broker::server::listen::StunListen;
 use farm_broker::server::relay::RelayOptions;
 use farm_broker::server::site::NoSite;
@@ -59,6 +60,7 @@ fn serve() -> Result<()> {
     };
     smol::block_on(async {
         let server = Server::start(Options {
+            inherited: Inherited::default(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             stun: StunListen::Off,
             tls: None,
@@ -72,6 +74,7 @@ fn serve() -> Result<()> {
             limits,
             relay: RelayChoice::Embedded(RelayOptions::default(), None),
             cluster: None,
+            alerts: None,
             site: Arc::new(NoSite),
         })
         .await?;

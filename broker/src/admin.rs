@@ -126,6 +126,9 @@ pub struct FarmDetails {
     pub day: Availability,
     /// Of the last 30 days.
     pub month: Availability,
+    /// See [`FarmLine::relayed_bytes`].
+    #[serde(default)]
+    pub relayed_bytes: Option<u64>,
     /// The newest lines of its log, oldest first.
     pub events: Vec<EventLine>,
 }

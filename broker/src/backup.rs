@@ -149,6 +149,7 @@ impl Backup {
             tokens: self.tokens.iter().map(KeptToken::record).collect::<Option<_>>()?,
             revoked: self.revoked.iter().map(KeptRevoked::record).collect::<Option<_>>()?,
             past: Past::default(),
+            told: Vec::new(),
         })
     }
 }

@@ -3,7 +3,9 @@
 mod duration;
 mod history;
 mod list;
+mod log;
 mod serve;
+mod size;
 mod watchdog;
 
 use std::ffi::OsString;
@@ -25,7 +27,7 @@ farm-broker: introduces farms and phones to each other
 Usage:
   farm-broker serve [--config FILE] [--listen ADDR] [--state DIR] [--public-url URL]
                     [--trusted-proxy ADDR]... [--stun ADDR|off]
-                    [--app DIR] [--views URL]
+                    [--app DIR] [--views URL] [--log-format text|json]
   farm-broker enroll [--name NAME] [--valid DURATION] [--state DIR]
   farm-broker farms [--json] [--state DIR]
   farm-broker show FARM [--json] [--state DIR]
@@ -59,6 +61,7 @@ Options:
                         program, /usr/share/farm-broker/app)
   --views URL           where the app shows farm pages: https://*.HOST[:PORT], on
                         another domain than the app (on localhost: *.localhost)
+  --log-format FORMAT   log lines for people (text), or JSON objects (json)
   --name NAME           the farm's name in the list
   --valid DURATION      how long the token is good for: 30m, 12h, 7d (7d)
   --farm FARM           the log of this farm alone
@@ -68,6 +71,7 @@ Options:
   -h, --help            this text
   -V, --version         the version
 
+SIGHUP reads certificates, limits and alerts again.
 FARM_BROKER_LOG sets what is logged: error, warn, info, debug, trace (info).
 ";
 
@@ -143,6 +147,7 @@ fn parse_serve(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Error> {
             Long("trusted-proxy") => settings.trusted_proxy.push(parser.value()?.parse()?),
             Long("app") => settings.app = Some(parser.value()?.into()),
             Long("views") => settings.views = Some(parser.value()?.parse()?),
+            Long("log-format") => settings.log_format = Some(parser.value()?.parse()?),
             Long("stun") => settings.stun = Some(parser.value()?.parse()?),
             other => return common(other),
         }
@@ -253,10 +258,7 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
     match command {
         Command::Help => print(HELP),
         Command::Version => print(concat!("farm-broker ", env!("CARGO_PKG_VERSION"), "\n")),
-        Command::Serve { config, settings } => {
-            let file = config.map(|path| Settings::read(&path)).transpose()?;
-            serve::run(&settings.or(file.unwrap_or_default()))
-        }
+        Command::Serve { config, settings } => serve::run(&serve::Sources { config, said: *settings }),
         Command::Enroll { state, name, valid } => {
             let valid_seconds = valid.as_secs();
             match admin::ask(&state, &Request::Enroll { name, valid_seconds })? {
@@ -350,6 +352,7 @@ mod tests {
             ("server", "\"server\""),
             ("serve --listen here", "\"here\""),
             ("serve --json", "--json"),
+            ("serve --log-format xml", "\"xml\""),
             ("serve --public-url ftp://x", "ftp://x"),
             ("serve --views https://example.org", "https://example.org"),
             ("enroll --valid soon", "soon"),

@@ -1,6 +1,9 @@
 //! The broker's configuration: a TOML file, and what the command line says
 //! instead.
 
+mod alerts;
+mod changes;
+mod log;
 mod public_url;
 mod relay;
 mod tls;
@@ -10,6 +13,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+pub use alerts::AlertSettings;
+pub use log::LogFormat;
 pub use public_url::{PublicUrl, PublicUrlError};
 pub use relay::{Choice, RelaySettings};
 pub use tls::TlsSettings;
@@ -78,6 +83,10 @@ pub struct Settings {
     pub tls: Option<TlsSettings>,
     /// The relay; without it, the broker's own with its defaults.
     pub relay: Option<RelaySettings>,
+    /// Whom to tell of farms that are away.
+    pub alerts: Option<AlertSettings>,
+    /// How log lines are written.
+    pub log_format: Option<LogFormat>,
     /// Changes to the limits.
     #[serde(default)]
     pub limits: LimitSettings,
@@ -132,7 +141,7 @@ impl Settings {
         }
         let text = std::fs::read_to_string(path).map_err(read)?;
         toml::from_str(&text)
-            .map_err(|error| ConfigError::Parse { path: path.to_owned(), text: error.to_string() })
+            .map_err(|error| ConfigError::Parse { path: path.to_owned(), text: explain(&text, &error) })
     }
 
     /// These settings, with `other` where they say nothing.
@@ -152,6 +161,8 @@ impl Settings {
             metrics: self.metrics.or(other.metrics),
             tls: self.tls.or(other.tls),
             relay: self.relay.or(other.relay),
+            alerts: self.alerts.or(other.alerts),
+            log_format: self.log_format.or(other.log_format),
             limits: LimitSettings {
                 connections: self.limits.connections.or(other.limits.connections),
                 connections_per_address: self
@@ -187,6 +198,14 @@ impl Settings {
             ..default
         }
     }
+}
+
+/// What is wrong in which line, without the line itself: it may hold a secret,
+/// and this is logged.
+fn explain(text: &str, error: &toml::de::Error) -> String {
+    let line = error.span().map(|span| 1 + text[..span.start.min(text.len())].matches('\n').count());
+    let line = line.map_or_else(String::new, |line| format!("line {line}: "));
+    format!("{line}{}", error.message())
 }
 
 #[cfg(test)]

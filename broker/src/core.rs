@@ -4,6 +4,7 @@
 //! [`Core::handle`], does what [`Core::poll_action`] asks and wakes it when
 //! [`Core::poll_timeout`] says.
 
+pub mod alerts;
 mod authentication;
 pub mod bucket;
 mod cleanup;
@@ -34,6 +35,7 @@ use farm_protocol::id::FarmId;
 use farm_protocol::keys::Nonce;
 
 use crate::backup::Backup;
+use alerts::Absences;
 use authentication::Entrant;
 use bucket::{Bucket, Buckets};
 use cluster::{Cluster, Membership};
@@ -68,6 +70,9 @@ pub struct Settings {
     pub cluster: Option<Membership>,
     /// What devices may do.
     pub limits: Limits,
+    /// How long a farm may be away before the operator is told. `None`: the
+    /// operator is told of nothing.
+    pub alert_after: Option<Duration>,
 }
 
 /// The broker without its I/O.
@@ -81,6 +86,7 @@ pub struct Core {
     enrollment: Enrollment,
     watchers: Watchers,
     history: History,
+    absences: Absences,
     timers: Timers,
     handshakes: Bucket,
     handshakes_per_address: Buckets<Network>,
@@ -164,6 +170,7 @@ impl Core {
     ) -> Self {
         let limits = &settings.limits;
         let remembered = limits.remembered_addresses;
+        let absences = Absences::new(settings.alert_after);
         let mut core = Self {
             handshakes_per_address: Buckets::new(limits.handshakes_per_address, remembered),
             token_guesses: Buckets::new(limits.token_guesses, remembered),
@@ -175,6 +182,7 @@ impl Core {
             enrollment: Enrollment::default(),
             watchers: Watchers::default(),
             history: History::default(),
+            absences,
             timers: Timers::default(),
             handshakes: Bucket::default(),
             log_lines: Bucket::default(),
@@ -217,6 +225,12 @@ impl Core {
             Event::Peer(message) => self.peer_said(*message, now),
             Event::TokenIssued { hash, token } => self.token_issued(hash, token, now),
             Event::Revoked { farm } => self.revoked(farm, now),
+            Event::Reconfigured { connections, connections_per_address, alert_after } => {
+                // Who is in stays in.
+                let limits = &mut self.settings.limits;
+                (limits.connections, limits.connections_per_address) = (connections, connections_per_address);
+                self.alert_after(alert_after, now);
+            }
             Event::Timeout => {}
             Event::ShutDown { seed } => self.shut_down(seed, now),
         }

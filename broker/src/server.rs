@@ -3,10 +3,13 @@
 mod actor;
 mod address;
 mod admission;
+mod blocking;
 mod datagrams;
 mod desk;
 mod digest;
+mod herald;
 pub mod http;
+pub mod inherited;
 pub mod listen;
 pub mod metrics;
 mod origin;
@@ -20,6 +23,7 @@ mod stun;
 mod tally;
 mod thread;
 pub mod tls;
+pub mod webhook;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -37,8 +41,8 @@ use smol::net::{TcpListener, TcpStream};
 use smol::{Task, Timer};
 
 use crate::core::counters::Counters;
-use crate::core::relay::{Issuer, Reach, Secret};
-use crate::core::{Core, Limits, Settings};
+use crate::core::relay::{Issuer, Reach, RelayLimits, Secret};
+use crate::core::{Core, Event, Limits, Settings};
 use crate::register::{Engine, Register};
 use crate::store::{self, Records, RecordsError};
 use actor::{Actor, Input};
@@ -46,7 +50,9 @@ use admission::{Admission, Ticket};
 use datagrams::{Datagrams, Served, Watched};
 use desk::{Desk, DeskError};
 use digest::Digest;
+use herald::{Ear, News};
 use http::Front;
+use inherited::Inherited;
 use listen::{ListenError, StunListen};
 use metrics::Metrics;
 use outbox::Waiting;
@@ -56,9 +62,11 @@ use site::Site;
 use tally::Tally;
 use thread::{Door, Thread};
 use tls::{CertificateSource, Opened, Tls, TlsError};
+use webhook::Webhook;
 
-/// Devices get this long to take their farewell when the broker ends: the
-/// sockets' own farewell takes at most 2 s.
+/// Devices get this long to take their farewell when the broker ends, and
+/// whoever was accepted just before to get an answer: the sockets' own farewell
+/// takes at most 2 s, see also `DRAIN` in `http`.
 const SHUTDOWN_WITHIN: Duration = Duration::from_secs(3);
 
 /// Rest after an error of accept: it is about used up file descriptors, which
@@ -73,6 +81,8 @@ const ACCEPT_BATCH: u32 = 32;
 
 /// What the operator decides.
 pub struct Options {
+    /// Sockets that the service manager holds, for the addresses below.
+    pub inherited: Inherited,
     /// Where to listen for HTTP and WebSockets. Port 0: any.
     pub listen: SocketAddr,
     /// With TLS, by a certificate from here.
@@ -99,8 +109,30 @@ pub struct Options {
     pub relay: RelayChoice,
     /// What joins it with other brokers.
     pub cluster: Option<Box<dyn Engine>>,
+    /// Whom to tell of farms that are away or back.
+    pub alerts: Option<AlertOptions>,
     /// What is served besides.
     pub site: Arc<dyn Site>,
+}
+
+/// Whom to tell of farms that are away or back.
+#[derive(Debug, Clone)]
+pub struct AlertOptions {
+    /// How long a farm is away before it is told.
+    pub after: Duration,
+    /// To whom.
+    pub webhook: Webhook,
+}
+
+/// What an operator may change while the broker runs.
+#[derive(Debug, Clone)]
+pub struct Changes {
+    /// Of these, the sockets and connections altogether and per address.
+    pub limits: Limits,
+    /// The relay's, where the broker has one of its own.
+    pub relay_limits: Option<RelayLimits>,
+    /// Whom to tell.
+    pub alerts: Option<AlertOptions>,
 }
 
 /// Which relay devices are told of.
@@ -155,6 +187,8 @@ pub struct Server {
     relay: Option<Arc<Relay>>,
     /// Asks for the certificate to be read again.
     renew: Option<Sender<()>>,
+    admission: Admission,
+    ear: Ear,
     inputs: Sender<Input>,
     ended: Receiver<Infallible>,
     store: Store,
@@ -174,11 +208,17 @@ impl Server {
     ///
     /// # Errors
     /// [`StartError`]; its text says what to do.
-    pub async fn start(options: Options) -> Result<Self, StartError> {
-        let (listener, stun_socket) = listen::bind(options.listen, options.stun).await?;
+    pub async fn start(mut options: Options) -> Result<Self, StartError> {
+        let (listener, stun_socket) =
+            listen::bind(&mut options.inherited, options.listen, options.stun).await?;
         let address = local(listener.local_addr(), options.listen)?;
-        let redirect = listen::bind_plain(options.redirect, "redirect in the config").await?;
-        let metrics = listen::bind_plain(options.metrics, "metrics in the config").await?;
+        let redirect =
+            listen::bind_plain(&mut options.inherited, options.redirect, "redirect in the config").await?;
+        let metrics =
+            listen::bind_plain(&mut options.inherited, options.metrics, "metrics in the config").await?;
+        for address in options.inherited.unused() {
+            tracing::warn!(%address, "a socket of the service manager is not used: the config names no such address");
+        }
         let metrics_address = metrics.as_ref().and_then(|listener| listener.local_addr().ok());
         let redirect_address = redirect.as_ref().and_then(|listener| listener.local_addr().ok());
         let secured = options.tls.map(Tls::open).transpose()?;
@@ -242,6 +282,7 @@ impl Server {
             relay: issuer,
             cluster: options.cluster.as_ref().map(|engine| engine.membership()),
             limits: options.limits,
+            alert_after: options.alerts.as_ref().map(|alerts| alerts.after),
         };
         let limits = settings.limits.clone();
         let tally = Arc::new(Tally::default());
@@ -256,14 +297,26 @@ impl Server {
         // A cluster's tokens are the engine's alone: what is here is old.
         let tokens = if options.cluster.is_some() { Vec::new() } else { records.tokens };
         let mut core = Core::new(settings, records.farms, tokens, now);
+        if let Some(relay) = &relay {
+            // Their credentials outlive a restart.
+            records
+                .revoked
+                .iter()
+                .filter_map(|(farm, _)| core.relay_account(*farm))
+                .for_each(|account| relay.revoke(account));
+        }
         core.keep_out(records.revoked);
         core.remember(records.past, now);
+        core.watch_absences(records.told, now);
         let (notes, scribe) = scribe::hire(store.clone());
+        let webhook = options.alerts.map(|alerts| Box::new(alerts.webhook));
+        let (ear, herald) = herald::hire(webhook, notes.clone(), tally.clone());
         let actor = Actor {
             core,
             notes,
             register: register.clone(),
             wire,
+            ear: ear.clone(),
             inputs: received,
             reports: inputs.clone(),
             outboxes: BTreeMap::new(),
@@ -272,6 +325,7 @@ impl Server {
             relay: relay.clone(),
             tasks: devices.clone(),
         };
+        let held_by_redirect = alive.clone();
         let front = Arc::new(Front {
             inputs: inputs.clone(),
             site: options.site,
@@ -305,6 +359,7 @@ impl Server {
                 accept(listener, admission.clone(), proxies.clone(), door.clone(), welcome),
             )),
             devices.spawn(reported("admin socket", &failed, desk.serve(desk_listener))),
+            devices.spawn(reported("herald", &failed, herald.run())),
         ];
         tasks.extend(options.cluster.map(|engine| {
             let (events, reported_events) = async_channel::bounded(actor::QUEUE);
@@ -330,12 +385,13 @@ impl Server {
             renewal.map(|renewal| devices.spawn(reported("certificate renewal", &failed, renewal.run()))),
         );
         tasks.extend(redirect.map(|listener| {
-            let redirect = Arc::new(Redirect { authority: options.authority, port: address.port() });
+            let (authority, port) = (options.authority, address.port());
+            let redirect = Arc::new(Redirect { authority, port, _alive: held_by_redirect });
             let serve = move |stream, _peer, ticket| redirect.clone().serve(stream, ticket);
             door.spawn(reported(
                 "redirect",
                 &failed,
-                accept(listener, admission, proxies, door.clone(), serve),
+                accept(listener, admission.clone(), proxies, door.clone(), serve),
             ))
         }));
         tasks.extend(metrics.map(|listener| {
@@ -356,6 +412,8 @@ impl Server {
             stun,
             relay,
             renew,
+            admission,
+            ear,
             inputs,
             ended,
             store,
@@ -382,6 +440,22 @@ impl Server {
     /// Where it shows figures.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics
+    }
+
+    /// Puts changed settings in force; whoever is in stays in.
+    pub async fn change(&self, changes: Changes) {
+        let Changes { limits, relay_limits, alerts } = changes;
+        self.admission.change(&limits);
+        if let (Some(relay), Some(limits)) = (&self.relay, relay_limits) {
+            relay.set_limits(limits);
+        }
+        let alert_after = alerts.as_ref().map(|alerts| alerts.after);
+        // The webhook first: the core may have something to tell at once.
+        self.ear.tell(News::Webhook(alerts.map(|alerts| Box::new(alerts.webhook))));
+        let Limits { connections, connections_per_address, .. } = limits;
+        let event = Event::Reconfigured { connections, connections_per_address, alert_after };
+        // Refused only when the broker is ending.
+        let _ended = self.inputs.send(Input::Event(event)).await;
     }
 
     /// Reads the certificate again; the log says how it went.
@@ -426,6 +500,7 @@ impl Server {
         if let Some(relay) = &self.relay {
             relay.close();
         }
+        // Whoever was accepted before is still answered, see `http::DRAIN`.
         drop(self.running);
         let mut seed = [0; 8];
         if SystemRandom::new().fill(&mut seed).is_err() {
@@ -434,7 +509,6 @@ impl Server {
         let seed = u64::from_le_bytes(seed);
         // Refused only when the actor has ended already.
         let _ended = self.inputs.send(Input::ShutDown { seed }).await;
-        self.actor.await;
         let gone = async {
             // Nobody ever sends here: this returns when the last connection ends.
             let _closed = self.ended.recv().await;
@@ -443,6 +517,8 @@ impl Server {
             Timer::after(SHUTDOWN_WITHIN).await;
         })
         .await;
+        let _ended = self.inputs.send(Input::End).await;
+        self.actor.await;
         // The actor's last notes: a disk that hangs must not hold the end up.
         smol::future::or(self.scribe, async {
             Timer::after(SHUTDOWN_WITHIN).await;

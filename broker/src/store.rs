@@ -25,6 +25,10 @@ const HISTORY: Table<u64, Entry> = Table::new("history");
 /// When the broker ran: from start to last mark, seconds since 1970.
 const RUNS: Table<u64, u64> = Table::new("runs");
 
+/// Of which farms' absence the operator was told, and since when they are
+/// away. Not vital: what is lost is told again.
+const TOLD: Table<[u8; FarmId::LEN], u64> = Table::new("told");
+
 /// Not vital: a lost token is replaced by issuing another.
 const TOKENS: Table<[u8; 32], TokenRecord> = Table::new("tokens");
 
@@ -69,6 +73,8 @@ pub struct Records {
     pub revoked: Vec<(FarmId, u64)>,
     /// The log.
     pub past: Past,
+    /// Farms that the operator was told are away, and since when.
+    pub told: Vec<(FarmId, u64)>,
 }
 
 /// Opens the store in the state directory and reads all of it. Blocks.
@@ -96,7 +102,9 @@ pub fn records(store: &Store) -> Result<Records, Error> {
     // Nobody is kept away by a log that can't be read.
     let entries = readable(store.range(&HISTORY, .., usize::MAX), "history");
     let runs = readable(store.range(&RUNS, .., usize::MAX), "runs");
+    let told = readable(store.range(&TOLD, .., usize::MAX), "told");
     Ok(Records {
+        told: told.into_iter().map(|(id, since)| (FarmId::from_bytes(id), since)).collect(),
         farms: farms.into_iter().map(|(id, record)| (FarmId::from_bytes(id), record)).collect(),
         tokens: tokens.into_iter().map(|(hash, token)| (TokenHash(hash), token)).collect(),
         revoked: revoked.into_iter().map(|(id, at)| (FarmId::from_bytes(id), at)).collect(),
@@ -188,6 +196,19 @@ pub async fn mark_run(store: &Store, start: u64, until: u64, forget: &[u64]) -> 
         batch.remove(&RUNS, run)?;
     }
     batch.put(&RUNS, &start, &until)?;
+    store.commit(batch).await
+}
+
+/// Notes of which absence of a farm the operator was told, if of any.
+///
+/// # Errors
+/// The store's; nothing was written then.
+pub async fn mark_alert(store: &Store, farm: FarmId, since: Option<u64>) -> Result<(), Error> {
+    let mut batch = Batch::new();
+    match since {
+        Some(since) => batch.put(&TOLD, farm.as_bytes(), &since)?,
+        None => batch.remove(&TOLD, farm.as_bytes())?,
+    };
     store.commit(batch).await
 }
 

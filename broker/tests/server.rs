@@ -1,6 +1,8 @@
 //! The real server over loopback, with real keys.
 #![allow(clippy::unwrap_used)]
 
+#[path = "server/alerts.rs"]
+mod alerts;
 #[path = "server/backup.rs"]
 mod backup;
 #[path = "server/client.rs"]
@@ -19,5 +21,9 @@ mod front;
 mod hostile;
 #[path = "server/relay.rs"]
 mod relay;
+#[path = "server/reload.rs"]
+mod reload;
 #[path = "server/tls.rs"]
 mod tls;
+#[path = "server/upgrade.rs"]
+mod upgrade;

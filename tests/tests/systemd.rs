@@ -56,6 +56,32 @@ fn systemd_understands_every_line() {
 }
 
 #[test]
+fn the_brokers_socket_is_understood_and_holds_what_its_config_names() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("systemd");
+    let text = fs::read_to_string(folder.join("farm-broker.socket")).unwrap();
+    // As the package's config suggests: `[::]:443`, redirected to from port 80.
+    for line in ["ListenStream=443", "ListenStream=80", "ListenDatagram=443"] {
+        assert!(text.lines().any(|l| l == line), "no line {line}");
+    }
+    let root = tempfile::tempdir().unwrap();
+    let (stand_in, unit) = (root.path().join("farm-broker"), root.path().join("farm-broker.socket"));
+    fs::write(&stand_in, "").unwrap();
+    fs::set_permissions(&stand_in, fs::Permissions::from_mode(0o755)).unwrap();
+    // A socket needs its service.
+    let service = fs::read_to_string(folder.join("farm-broker.service")).unwrap();
+    let service =
+        service.replace("ExecStart=/usr/bin/farm-broker", &format!("ExecStart={}", stand_in.display()));
+    fs::write(root.path().join("farm-broker.service"), service).unwrap();
+    fs::write(&unit, text).unwrap();
+    let Some(said) = analyze(&["verify", "--man=no", unit.to_str().unwrap()]) else { return };
+    let complaints: Vec<&str> = said
+        .lines()
+        .filter(|l| l.contains("farm-broker") && !NEWER.iter().any(|key| l.contains(key)))
+        .collect();
+    assert!(complaints.is_empty(), "{complaints:#?}");
+}
+
+#[test]
 fn the_units_are_confined() {
     for (program, path) in units() {
         let Some(said) = analyze(&["security", "--offline=true", "--no-pager", &path]) else { return };

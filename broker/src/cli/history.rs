@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::duration::show;
+use super::size;
 use crate::admin::{self, Answer, EventLine, FarmDetails, Request};
 use crate::core::history::Availability;
 
@@ -26,13 +27,17 @@ pub(super) fn farm(farm: &FarmDetails, now: u64) -> String {
         None => "not known yet".to_owned(),
     };
     let mut text = format!(
-        "{}\n  id         {}\n  state      {state}\n  address    {}\n  enrolled   {} ago\n  24 hours   {}\n  30 days    {}\n",
+        "{}\n  id         {}\n  state      {state}\n  address    {}\n  enrolled   {} ago\n  24 hours   {}\n  30 days    {}\n  relayed    {}\n",
         farm.name,
         farm.id,
         farm.address.as_deref().unwrap_or("not known"),
         show(now.saturating_sub(farm.enrolled)),
         percent(&farm.day),
         percent(&farm.month),
+        farm.relayed_bytes.map_or_else(
+            || "not by this broker".to_owned(),
+            |bytes| format!("{} since the broker started", size::show(bytes))
+        ),
     );
     for event in &farm.events {
         // Writing to a string can't fail.
@@ -108,12 +113,14 @@ mod tests {
                 address: Some("192.0.2.1".to_owned()),
                 day: Availability { up_seconds: 8400, counted_seconds: 9000 },
                 month: Availability::default(),
+                relayed_bytes: Some(12_345_678),
                 events: vec![event("online", 1000, Some("192.0.2.1")), event("offline", 9400, None)],
             },
             10_000,
         );
         assert!(text.contains("offline for 10 min") && text.contains("93.33 % of the 2 h"), "{text}");
         assert!(text.contains("30 days    not known yet"), "{text}");
+        assert!(text.contains("relayed    12.3 MB since the broker started\n"), "{text}");
         assert!(text.contains("2 h ago       online    North  192.0.2.1\n"), "{text}");
         assert!(text.ends_with("10 min ago    offline   North\n"), "{text}");
     }

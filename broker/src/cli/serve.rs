@@ -1,29 +1,47 @@
 //! `farm-broker serve`: from settings to a running broker, and its end.
 
-use std::io::{self, IsTerminal};
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_signal::{Signal, Signals};
 use futures_util::StreamExt;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sd_notify::NotifyState;
-use tracing::level_filters::LevelFilter;
 
 use crate::app::App;
-use crate::config::{Choice, Settings};
+use crate::config::{Choice, ConfigError, Settings};
+use crate::server::inherited::Inherited;
 use crate::server::site::{NoSite, Site};
-use crate::server::{Options, RelayChoice, Server};
+use crate::server::tls::TlsError;
+use crate::server::{AlertOptions, Changes, Options, RelayChoice, Server};
 
 /// Files that are open besides the sockets: the store, the log, the rest.
 const OTHER_FILES: u64 = 128;
 
+/// Where the settings come from.
+pub(super) struct Sources {
+    /// The config file.
+    pub(super) config: Option<PathBuf>,
+    /// What the command line says; it wins.
+    pub(super) said: Settings,
+}
+
+impl Sources {
+    /// Reads all of it.
+    fn read(&self) -> Result<Settings, ConfigError> {
+        let file = self.config.as_deref().map(Settings::read).transpose()?;
+        Ok(self.said.clone().or(file.unwrap_or_default()))
+    }
+}
+
 /// Runs until a signal ends it.
-pub(super) fn run(settings: &Settings) -> Result<(), Box<dyn std::error::Error>> {
-    start_log()?;
-    let mut limits = settings.limits();
+pub(super) fn run(sources: &Sources) -> Result<(), Box<dyn std::error::Error>> {
+    let settings = &sources.read()?;
+    super::log::start(settings.log_format.unwrap_or_default())?;
     // A connection that can't be accepted is worse than one that is turned
     // away: nothing is read or logged then, and the store needs files, too.
-    limits.sockets = limits.sockets.min(make_room_for(limits.sockets));
+    let limits = settings.limits_within(make_room_for);
     let names = settings.public_url.as_ref().map(|url| url.names());
     let origins = settings.public_url.iter().map(|url| url.origin());
     let origins =
@@ -34,6 +52,10 @@ pub(super) fn run(settings: &Settings) -> Result<(), Box<dyn std::error::Error>>
         );
     }
     let options = Options {
+        // Before there are threads.
+        inherited: Inherited::take().map_err(|error| {
+            format!("a socket of the service manager can't be used: {error}; correct farm-broker.socket")
+        })?,
         listen: settings.listen(),
         tls: settings.tls.as_ref().map(|tls| tls.source(&settings.state())),
         redirect: settings.tls.as_ref().and_then(|tls| tls.redirect),
@@ -47,6 +69,7 @@ pub(super) fn run(settings: &Settings) -> Result<(), Box<dyn std::error::Error>>
         limits,
         relay: relay(settings),
         cluster: None,
+        alerts: alerts(settings)?,
         site: site(settings)?,
     };
     // Not smol's: see `server::thread`.
@@ -87,7 +110,10 @@ pub(super) fn run(settings: &Settings) -> Result<(), Box<dyn std::error::Error>>
         let told = async {
             loop {
                 match signals.next().await.transpose()? {
-                    Some(Signal::Hup) => server.renew_certificate(),
+                    Some(Signal::Hup) => {
+                        server.renew_certificate();
+                        reload(&server, sources, settings).await;
+                    }
                     signal => return Ok(signal.map_or("end", name_of)),
                 }
             }
@@ -107,6 +133,47 @@ pub(super) fn run(settings: &Settings) -> Result<(), Box<dyn std::error::Error>>
         server.stop().await;
         Ok(())
     })
+}
+
+/// Reads the config again. One that can't be used changes nothing.
+async fn reload(server: &Server, sources: &Sources, started: &Settings) {
+    let read = sources.read().map_err(|error| error.to_string());
+    let read = read.and_then(|settings| match alerts(&settings) {
+        Ok(alerts) => Ok((settings, alerts)),
+        Err(error) => Err(error.to_string()),
+    });
+    let (settings, alerts) = match read {
+        Ok(read) => read,
+        Err(error) => {
+            tracing::error!(%error, "the config was not taken over: the settings before stay in force");
+            notify(&[NotifyState::Status(
+                "the config can't be used, see the log: the settings before stay in force",
+            )]);
+            return;
+        }
+    };
+    let limits = settings.limits_within(make_room_for);
+    server.change(Changes { limits, relay_limits: settings.relay_limits(), alerts }).await;
+    notify(&[NotifyState::Status("")]);
+    tracing::info!("limits and alerts are as the config says now");
+    let later = settings.needs_restart(started);
+    if !later.is_empty() {
+        tracing::warn!(
+            keys = later.join(", "),
+            "changes to these take effect when the broker is started again"
+        );
+    }
+}
+
+fn alerts(settings: &Settings) -> Result<Option<AlertOptions>, TlsError> {
+    let Some(alerts) = &settings.alerts else { return Ok(None) };
+    if !alerts.url.is_secure() {
+        tracing::warn!(
+            host = alerts.url.host(),
+            "alerts are sent without TLS: whoever is on the way reads them"
+        );
+    }
+    alerts.options().map(Some)
 }
 
 fn relay(settings: &Settings) -> RelayChoice {
@@ -144,27 +211,6 @@ pub(super) fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::warn!(%error, "the service manager could not be told");
     }
-}
-
-fn start_log() -> Result<(), String> {
-    let level = match std::env::var("FARM_BROKER_LOG") {
-        Ok(text) => text
-            .parse::<LevelFilter>()
-            .map_err(|_| format!("FARM_BROKER_LOG is {text:?}: use error, warn, info, debug or trace"))?,
-        Err(_) => LevelFilter::INFO,
-    };
-    let log = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false);
-    // The journal has its own clock.
-    if std::env::var_os("JOURNAL_STREAM").is_some() {
-        log.without_time().init();
-    } else {
-        log.init();
-    }
-    Ok(())
 }
 
 /// Each socket holds a file: asks for as many as the system allows, and gives

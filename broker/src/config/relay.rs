@@ -167,6 +167,16 @@ fn check_host(host: &str) -> Result<(), String> {
     if fits { Ok(()) } else { Err(format!("{host:?} is no host: give a name or an address without a port")) }
 }
 
+impl RelaySettings {
+    /// All but the limits, which may change while the broker runs.
+    pub(super) fn without_limits(mut self) -> Self {
+        if let Choice::Embedded { table, .. } = &mut self.choice {
+            table.limits = None;
+        }
+        self
+    }
+}
+
 impl Table {
     /// What the relay is started with.
     pub fn options(&self) -> RelayOptions {

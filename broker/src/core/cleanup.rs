@@ -16,6 +16,7 @@ impl Core {
                     }
                 }
                 Timer::Announce(farm) => self.announce(farm, now),
+                Timer::Absence(farm) => self.absence_due(farm, now),
                 Timer::Tokens => self.forget_expired_tokens(now),
                 Timer::History => self.write_history(now),
                 Timer::Run => self.mark_run(now),

@@ -135,6 +135,12 @@ counters! {
     stun_answered,
     /// Datagrams that are no STUN request.
     stun_ignored,
+    /// Alerts that the webhook took.
+    alerts_sent,
+    /// Tries to deliver an alert that failed and are made again.
+    alerts_failed,
+    /// Alerts given up: refused by the webhook, a day old, or too many.
+    alerts_dropped,
 }
 
 counters! {
@@ -156,8 +162,12 @@ counters! {
     relay_bad_credentials,
     /// Relay: requests whose credentials have expired.
     relay_expired_credentials,
+    /// Relay: allocations closed and requests refused because their farm was revoked.
+    relay_revoked,
     /// Relay: packets that are neither STUN nor a channel's.
     relay_malformed,
+    /// Relay: packets of clients that have no allocation, or no such channel.
+    relay_unbound,
     /// Relay: packets to or from a peer without a permission.
     relay_not_permitted,
     /// Relay: peers refused because of where they are.

@@ -123,6 +123,11 @@ impl Core {
         }
         let name = self.farms.record(farm).map_or("", |record| record.name.as_str());
         tracing::info!(%farm, name, "farm revoked");
+        if let Some(account) = self.relay_account(farm) {
+            self.actions.push_back(Action::CloseRelay { account });
+            self.renew_phones_credentials();
+        }
+        self.forget_absence(farm);
         self.farms.remove(farm);
         self.announce(farm, now);
         self.forget_history(farm, now);
@@ -225,8 +230,10 @@ impl Core {
             self.farms.add(farm, record);
         }
         let waiting = waiting.and_then(|connection| Some((connection, self.take_entrant(connection)?)));
-        if let Some((connection, entrant)) = waiting {
-            self.admit(connection, DeviceId::Farm(farm), entrant, now);
+        match waiting {
+            Some((connection, entrant)) => self.admit(connection, DeviceId::Farm(farm), entrant, now),
+            // It did not wait, and has yet to come.
+            None => self.absence_begins(farm, now),
         }
     }
 

@@ -2,16 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use farm_protocol::broker::{FromBroker, ToBroker};
 use farm_protocol::id::FarmId;
 use farm_protocol::keys::Nonce;
 
+use super::alerts::Alert;
 use super::cluster::message::{BrokerId, PeerMessage};
 use super::cluster::records::Record;
 use super::enrollment::{FarmRecord, TokenHash, TokenRecord};
 use super::history::Writing;
+use super::relay::Account;
 
 /// One WebSocket, never reused within a run of the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -100,6 +102,15 @@ pub enum Event {
         /// The farm.
         farm: FarmId,
     },
+    /// The operator changed what may change while the broker runs.
+    Reconfigured {
+        /// See [`Limits::connections`](super::Limits::connections).
+        connections: usize,
+        /// See [`Limits::connections_per_address`](super::Limits::connections_per_address).
+        connections_per_address: usize,
+        /// See [`Settings::alert_after`](super::Settings::alert_after).
+        alert_after: Option<Duration>,
+    },
     /// Time went by.
     Timeout,
     /// The broker goes away.
@@ -156,6 +167,22 @@ pub enum Action {
         farm: FarmId,
         /// When it was, seconds since 1970.
         at: u64,
+    },
+    /// Refuse this account at the relay, and end what it has there.
+    CloseRelay {
+        /// A revoked farm's.
+        account: Account,
+    },
+    /// Tell the operator of a farm that is away for long, or back.
+    Alert {
+        /// Which, and what.
+        alert: Box<Alert>,
+    },
+    /// Forget that the operator was told of a farm's absence: nobody waits for
+    /// it any more. Otherwise that is noted when an alert was delivered.
+    ForgetAlert {
+        /// The farm.
+        farm: FarmId,
     },
     /// Remove an expired enrollment token from the store.
     ForgetToken {

@@ -163,6 +163,13 @@ impl History {
         self.farms.iter().filter(|(_, farm)| farm.online).map(|(id, _)| *id).collect()
     }
 
+    /// Since when a farm is away, as far as the log tells; seconds since 1970.
+    pub(super) fn away_since(&self, id: FarmId) -> Option<u64> {
+        let farm = self.farms.get(&id).filter(|farm| !farm.online)?;
+        let last = self.entries.get(farm.numbers.back()?)?;
+        (last.change == Change::Offline).then_some(last.at)
+    }
+
     /// A farm is here, at this address, or not. `false` if that can't be
     /// recorded yet because it changes too often.
     fn set(&mut self, id: FarmId, at: Option<IpAddr>, now: Now) -> bool {

@@ -33,6 +33,7 @@ impl Core {
         since: Instant,
         now: Now,
     ) {
+        self.absence_ends(farm, now);
         let was_online = self.farms.seen(farm).is_some_and(|seen| seen.online);
         if self.farms.came(farm, run, proof, address, since) {
             if !was_online {
@@ -50,6 +51,7 @@ impl Core {
         self.log_farm(farm, "farm offline", now);
         self.announce(farm, now);
         self.note_gone(farm, now);
+        self.absence_begins(farm, now);
         if let Some(longest_away) = no_longer_shown {
             self.announce(longest_away, now);
         }
@@ -119,6 +121,18 @@ impl Core {
         };
         device.relay_due = Some(now.instant + CREDENTIALS_LAST / 2);
         Some(relay)
+    }
+
+    /// Phones get new credentials with their next heartbeat, if another farm
+    /// pays for them: nothing remembers which farm did.
+    pub(super) fn renew_phones_credentials(&mut self) {
+        for connection in self.connections.values_mut() {
+            if let Some(device) = Phase::device(connection)
+                && matches!(device.id, DeviceId::Phone(_))
+            {
+                device.relay_due = None;
+            }
+        }
     }
 
     /// A farm says who may reach it.

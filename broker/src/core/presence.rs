@@ -122,6 +122,7 @@ impl Farms {
         let Some(Farm { seen: Some(seen), .. }) = self.farms.remove(&farm) else { return };
         self.offline.remove(&(seen.since, farm));
         self.release(farm, &seen.invitations);
+        self.unlist(farm, &seen.phones);
     }
 
     pub(super) fn enrolled(&self) -> usize {

@@ -14,6 +14,7 @@ pub mod message;
 mod nonce;
 pub mod policy;
 mod requests;
+mod revoked;
 pub mod turn;
 
 #[cfg(test)]

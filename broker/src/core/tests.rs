@@ -1,5 +1,6 @@
 //! The core's rules under virtual time.
 
+mod alerts;
 mod authentication;
 mod cleanup;
 mod cluster;

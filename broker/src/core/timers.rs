@@ -18,6 +18,8 @@ pub(super) enum Timer {
     Device(DeviceId),
     /// A farm's held-back presence goes out.
     Announce(FarmId),
+    /// A farm has been away for as long as the operator wants to know.
+    Absence(FarmId),
     /// Expired enrollment tokens are thrown away.
     Tokens,
     /// The log of the farms is written.
@@ -42,6 +44,7 @@ impl Timer {
             Self::Connection(_) => "a connection's deadline",
             Self::Device(_) => "an absent device may be forgotten",
             Self::Announce(_) => "held-back presence of a farm",
+            Self::Absence(_) => "a farm has been away for long",
             Self::Tokens => "expired enrollment tokens",
             Self::History => "the log of the farms is written",
             Self::Run => "it is noted that the broker still runs",

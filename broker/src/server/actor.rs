@@ -13,6 +13,7 @@ use farm_protocol::id::FarmId;
 use smol::Timer;
 
 use super::digest::Digest;
+use super::herald::{Ear, News};
 use super::metrics::Stock;
 use super::outbox::Outbox;
 use super::relay::Relay;
@@ -63,8 +64,10 @@ pub(super) enum Input {
     Counters(Sender<Counters>),
     /// The counters, and what there is.
     Stock(Sender<(Counters, Stock)>),
-    /// Say farewell to all devices, and end.
+    /// Say farewell to all devices, and to whoever still comes.
     ShutDown { seed: u64 },
+    /// All are gone: end.
+    End,
 }
 
 /// The time now.
@@ -91,10 +94,12 @@ pub(super) struct Actor {
     pub(super) notes: Notes,
     /// Where the store's tasks run.
     pub(super) tasks: Door,
+    /// For what the operator is told of them.
+    pub(super) ear: Ear,
 }
 
 impl Actor {
-    /// Runs until told to shut down.
+    /// Runs until told to end.
     pub(super) async fn run(mut self) {
         // One for all rounds: to set it anew costs the runtime a wake-up.
         let mut alarm = Timer::never();
@@ -175,8 +180,8 @@ impl Actor {
             }
             Input::ShutDown { seed } => {
                 self.handle(Event::ShutDown { seed });
-                return ControlFlow::Break(());
             }
+            Input::End => return ControlFlow::Break(()),
         }
         ControlFlow::Continue(())
     }
@@ -226,6 +231,7 @@ impl Actor {
             name: line.name,
             online: line.online,
             enrolled: line.enrolled,
+            relayed_bytes: line.relayed_bytes,
         })
     }
 
@@ -324,6 +330,13 @@ impl Actor {
                 Action::MarkRun { start, until, forget } => {
                     self.notes.leave(Note::Run { start, until, forget });
                 }
+                Action::CloseRelay { account } => {
+                    if let Some(relay) = &self.relay {
+                        relay.revoke(account);
+                    }
+                }
+                Action::Alert { alert } => self.ear.tell(News::Alert(alert)),
+                Action::ForgetAlert { farm } => self.notes.leave(Note::Alert { farm, since: None }),
                 Action::ForgetToken { hash } => {
                     let register = self.register.clone();
                     self.tasks

@@ -64,6 +64,12 @@ impl Admission {
         Self { counts: Arc::new(Mutex::new(counts)), tally }
     }
 
+    /// Other limits, for who comes from now on.
+    pub(super) fn change(&self, limits: &Limits) {
+        let mut counts = self.lock();
+        (counts.most, counts.most_per_address) = (limits.sockets, limits.connections_per_address * 2);
+    }
+
     /// Lets one more socket in. A proxy has all clients behind its address
     /// and counts as a whole only.
     pub(super) fn enter(&self, ip: IpAddr, is_proxy: bool, now: Instant) -> Option<Ticket> {

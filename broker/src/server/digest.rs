@@ -8,7 +8,8 @@ use crate::core::counters::Counters;
 const INTERVAL: Duration = Duration::from_secs(60);
 
 /// What counts as normal life and has no place in the digest.
-const NORMAL: [&str; 6] = ["opened", "welcomed", "enrolled", "signals", "presence", "stun_answered"];
+const NORMAL: [&str; 7] =
+    ["opened", "welcomed", "enrolled", "signals", "presence", "stun_answered", "alerts_sent"];
 
 /// Compares the counters now and then.
 #[derive(Debug)]

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -48,6 +50,15 @@ pub const HEADER_WITHIN: Duration = Duration::from_secs(10);
 /// A connection that stays with HTTP is closed after this time, whatever it
 /// is doing: a site of a few megabytes on a slow mobile link.
 pub const HTTP_LASTS: Duration = Duration::from_secs(120);
+
+/// When the broker ends, whoever was accepted just before may still shake hands
+/// and ask for this long: TLS and the head of a request follow within three
+/// round trips of a mobile link.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// An answer that is on its way when that is over gets so much more: together
+/// below what the broker's end waits for.
+const LAST_ANSWER: Duration = Duration::from_millis(1500);
 
 /// Largest head of a request, in bytes. Browsers send below 2 KiB here.
 pub(super) const MAX_HEAD: usize = 8 * 1024;
@@ -128,6 +139,7 @@ impl Front {
         or(work, async {
             // Nobody ever sends here: this returns when the broker ends.
             let _closed = self.stopping.recv().await;
+            Timer::after(DRAIN).await;
             Err(io::ErrorKind::Interrupted.into())
         })
         .await
@@ -150,25 +162,37 @@ impl Front {
             };
             std::future::ready(Ok::<_, Infallible>(page))
         });
-        let http = http1::Builder::new()
+        let mut http = http1::Builder::new()
             .timer(SmolTimer::new())
             .header_read_timeout(HEADER_WITHIN)
             .max_buf_size(MAX_HEAD)
             .max_headers(MAX_HEADERS)
-            .serve_connection(FuturesIo::new(stream), service)
-            .without_shutdown();
+            .serve_connection(FuturesIo::new(stream), service);
+        let mut drained = pin!(async {
+            // Nobody ever sends here: this returns when the broker ends.
+            let _closed = self.stopping.recv().await;
+            Timer::after(DRAIN).await;
+        });
+        let mut ending = false;
+        let answering = poll_fn(|cx| {
+            if !ending && drained.as_mut().poll(cx).is_ready() {
+                ending = true;
+                Pin::new(&mut http).graceful_shutdown();
+            }
+            http.poll_without_shutdown(cx)
+        });
         let over = async {
             Timer::after(HTTP_LASTS).await;
             None
         };
         let stopping = async {
-            // Nobody ever sends here: this returns when the broker ends.
             let _closed = self.stopping.recv().await;
+            Timer::after(DRAIN + LAST_ANSWER).await;
             None
         };
-        let served = or(async { Some(http.await) }, or(over, stopping));
-        let parts = match served.await {
-            Some(Ok(parts)) => parts,
+        let served = or(async { Some(answering.await) }, or(over, stopping)).await;
+        let parts = match served {
+            Some(Ok(())) => http.into_parts(),
             Some(Err(error)) => {
                 if error.is_parse() || error.is_timeout() {
                     self.tally.http_failed.up();

@@ -8,6 +8,8 @@ use std::time::Duration;
 use nix::sys::socket::{Backlog, setsockopt, sockopt};
 use smol::net::TcpListener;
 
+use super::inherited::Inherited;
+
 /// Connections that wait to be accepted: after a restart all devices come
 /// back at once.
 const BACKLOG: i32 = 4096;
@@ -71,6 +73,7 @@ pub enum StunListen {
 /// Binds TCP and UDP. For port 0 the kernel chooses one, the same for both
 /// with [`StunListen::Same`].
 pub(super) async fn bind(
+    inherited: &mut Inherited,
     address: SocketAddr,
     stun: StunListen,
 ) -> Result<(TcpListener, Option<UdpSocket>), ListenError> {
@@ -78,13 +81,13 @@ pub(super) async fn bind(
     loop {
         tries -= 1;
         let tcp = failed(address, "TCP", "--listen");
-        let listener = bind_tcp(address).await.map_err(&tcp)?;
+        let listener = bind_tcp(inherited, address).await.map_err(&tcp)?;
         let stun_address = match stun {
             StunListen::Off => return Ok((listener, None)),
             StunListen::At(address) => address,
             StunListen::Same => listener.local_addr().map_err(&tcp)?,
         };
-        let bound = UdpSocket::bind(stun_address);
+        let bound = bind_udp(inherited, stun_address);
         match bound.and_then(|socket| socket.set_nonblocking(true).map(|()| socket)) {
             Ok(socket) => return Ok((listener, Some(socket))),
             Err(e) if e.kind() == io::ErrorKind::AddrInUse && stun == StunListen::Same && tries > 0 => {}
@@ -103,17 +106,25 @@ fn failed(
 
 /// Binds another TCP port, for plain HTTP, where one is wanted.
 pub(super) async fn bind_plain(
+    inherited: &mut Inherited,
     address: Option<SocketAddr>,
     option: &'static str,
 ) -> Result<Option<TcpListener>, ListenError> {
     match address {
-        Some(address) => bind_tcp(address).await.map(Some).map_err(failed(address, "TCP", option)),
+        Some(address) => bind_tcp(inherited, address).await.map(Some).map_err(failed(address, "TCP", option)),
         None => Ok(None),
     }
 }
 
-async fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
-    let listener = TcpListener::bind(address).await?;
+fn bind_udp(inherited: &mut Inherited, address: SocketAddr) -> io::Result<UdpSocket> {
+    inherited.udp_at(address).map_or_else(|| UdpSocket::bind(address), Ok)
+}
+
+async fn bind_tcp(inherited: &mut Inherited, address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = match inherited.tcp_at(address) {
+        Some(listener) => listener.try_into()?,
+        None => TcpListener::bind(address).await?,
+    };
     // Asking again raises the backlog that the standard library chose.
     nix::sys::socket::listen(&listener, Backlog::new(BACKLOG)?)?;
     tune(&listener)?;

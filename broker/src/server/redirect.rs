@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_channel::Sender;
 use futures_util::{AsyncRead, AsyncWrite};
 use hyper::header::{CONNECTION, HOST, HeaderMap, HeaderValue, LOCATION};
 use hyper::server::conn::http1;
@@ -27,6 +28,8 @@ pub(super) struct Redirect {
     /// the browser asked for, with this port.
     pub(super) authority: Option<String>,
     pub(super) port: u16,
+    /// Held while it answers, see `http::Front::alive`.
+    pub(super) _alive: Sender<Infallible>,
 }
 
 impl Redirect {
@@ -84,7 +87,8 @@ mod tests {
     use super::*;
 
     fn target(authority: Option<&str>, port: u16, host: &str, path: &str) -> Option<String> {
-        let redirect = Redirect { authority: authority.map(str::to_owned), port };
+        let (alive, _) = async_channel::bounded(1);
+        let redirect = Redirect { authority: authority.map(str::to_owned), port, _alive: alive };
         let mut headers = HeaderMap::new();
         headers.insert(HOST, HeaderValue::from_str(host).unwrap());
         let page = redirect.answer(&headers, path);

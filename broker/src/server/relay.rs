@@ -187,6 +187,16 @@ impl Relay {
         self.lock().turn.usage(account)
     }
 
+    /// Other limits from now on; allocations that are open stay.
+    pub(super) fn set_limits(&self, limits: RelayLimits) {
+        self.lock().turn.set_limits(limits);
+    }
+
+    /// Ends all that an account has, and refuses it from now on.
+    pub(super) fn revoke(self: &Arc<Self>, account: Account) {
+        self.handle(Event::Revoked(account));
+    }
+
     /// Takes a datagram that came from a client: the first `length` bytes of
     /// [`RECEIVED`].
     pub(super) fn datagram(self: &Arc<Self>, source: SocketAddr, packet: &mut Packet, length: usize) {

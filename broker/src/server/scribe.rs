@@ -1,6 +1,7 @@
 //! Writes the log of the farms to the store, in order, beside the core.
 
 use async_channel::{Receiver, Sender, TrySendError};
+use farm_protocol::id::FarmId;
 use farm_store::Store;
 
 use crate::core::history::Writing;
@@ -17,10 +18,12 @@ pub(super) enum Note {
     History(Box<Writing>),
     /// The broker runs since `start` until now.
     Run { start: u64, until: u64, forget: Vec<u64> },
+    /// Of which absence of a farm the operator was told, if of any.
+    Alert { farm: FarmId, since: Option<u64> },
 }
 
-/// The core's end.
-#[derive(Debug)]
+/// The end of who has something to write.
+#[derive(Debug, Clone)]
 pub(super) struct Notes(Sender<Note>);
 
 /// The end that writes.
@@ -55,6 +58,7 @@ impl Scribe {
                 Note::Run { start, until, forget } => {
                     store::mark_run(&self.store, *start, *until, forget).await
                 }
+                Note::Alert { farm, since } => store::mark_alert(&self.store, *farm, *since).await,
             };
             match written {
                 Ok(()) => failing = false,

@@ -15,6 +15,11 @@ impl Count {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// It happened so often, by somebody else's count.
+    pub(super) fn set(&self, times: u64) {
+        self.0.store(times, Ordering::Relaxed);
+    }
+
     /// How often it happened.
     pub(super) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -42,6 +47,7 @@ tally! {
     limit_sockets, limit_sockets_per_address, limit_sockets_rate, limit_newcomers, limit_requests,
     tls_failed, http_failed, refused_upgrade, refused_origin,
     stun_answered, stun_ignored, limit_stun,
+    alerts_sent, alerts_failed, alerts_dropped,
 }
 
 #[cfg(test)]

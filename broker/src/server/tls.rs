@@ -2,6 +2,7 @@
 //! renewed while it runs.
 
 mod acme;
+mod authorities;
 mod current;
 mod pem;
 mod stream;
@@ -20,6 +21,7 @@ use smol::future::or;
 
 use acme::Acme;
 pub use acme::{AcmeOptions, LETS_ENCRYPT, MAX_DOMAINS};
+pub(super) use authorities::client;
 use current::Current;
 use pem::Watched;
 pub use pem::{CertificateError, CertificateFiles};

@@ -12,6 +12,7 @@ use async_tungstenite::tungstenite::{ClientRequestBuilder, Error, Message};
 use farm_broker::admin::{self, Answer, Request};
 use farm_broker::core::Limits;
 use farm_broker::core::counters::Counters;
+use farm_broker::server::inherited::Inherited;
 use farm_broker::server::listen::StunListen;
 use farm_broker::server::relay::RelayOptions;
 use farm_broker::server::site::NoSite;
@@ -117,6 +118,7 @@ impl Broker {
 
 pub(crate) fn options(state: &Path) -> Options {
     Options {
+        inherited: Inherited::default(),
         listen: "127.0.0.1:0".parse().unwrap(),
         stun: StunListen::Same,
         tls: None,
@@ -130,6 +132,7 @@ pub(crate) fn options(state: &Path) -> Options {
         limits: Limits::default(),
         relay: RelayChoice::Embedded(RelayOptions::default(), None),
         cluster: None,
+        alerts: None,
         site: Arc::new(NoSite),
     }
 }

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::client::{Client, Device, End, run};
 
-fn program() -> Command {
+pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_farm-broker"));
     command.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC").env_remove("FARM_BROKER_LOG");
     command
@@ -27,7 +27,7 @@ fn output(arguments: &[&str], state: &Path) -> Output {
     command.output().unwrap()
 }
 
-fn text(bytes: &[u8]) -> &str {
+pub(crate) fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 

@@ -271,6 +271,25 @@ fn credentials_outlive_a_restart_and_forged_ones_open_nothing() {
 }
 
 #[test]
+fn a_revoked_farm_has_no_relay_any_more_and_gets_none_after_a_restart() {
+    run(async {
+        let broker = Broker::start().await;
+        let (farm, _client, relay) = farm(&broker).await;
+        let mut turn = Turn::over_datagrams(broker.server.stun_address().unwrap(), &relay).await;
+        turn.allocate().await.unwrap();
+        let id = farm.farm_id().to_string();
+        assert_eq!(broker.ask(Request::Revoke { farm: id.clone() }).await, Answer::Revoked(id));
+        // Told to the core behind the answer: this one comes after it.
+        broker.counters().await;
+        assert_eq!(turn.ask(Method::Refresh, |w| w).await.map(drop), Err(403));
+        assert_eq!(turn.allocate().await, Err(403));
+        let broker = broker.restart().await;
+        let stun = broker.server.stun_address().unwrap();
+        assert_eq!(Turn::over_datagrams(stun, &relay).await.allocate().await, Err(403));
+    });
+}
+
+#[test]
 fn a_peer_in_the_servers_own_network_is_refused() {
     run(async {
         let broker = Broker::start().await;

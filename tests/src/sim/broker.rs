@@ -158,7 +158,10 @@ impl Broker {
                 Action::Enroll { .. }
                 | Action::ForgetToken { .. }
                 | Action::WriteHistory { .. }
-                | Action::MarkRun { .. } => {}
+                | Action::MarkRun { .. }
+                | Action::CloseRelay { .. }
+                | Action::Alert { .. }
+                | Action::ForgetAlert { .. } => {}
                 // This broker is alone.
                 Action::TellAll { .. }
                 | Action::Tell { .. }

@@ -16,7 +16,7 @@ pub const LIFETIME: Duration = Duration::from_secs(600);
 pub const LONGEST_LIFETIME: Duration = Duration::from_secs(3600);
 
 /// An allocation ends after this time, however often it is refreshed: what a
-/// stolen credential opened ends with it, and so does a revoked farm's.
+/// stolen credential opened ends with it.
 pub const ALLOCATION_LASTS: Duration = Duration::from_secs(24 * 3600);
 
 /// How long a permission lasts (RFC 8656 section 9).

@@ -142,6 +142,10 @@ impl Turn {
         if !message.verify(&key) {
             return Err(refused(&mut self.counters.relay_bad_credentials));
         }
+        if self.revoked.contains(&name.account) {
+            self.counters.relay_revoked += 1;
+            return Err(Answer::Forbidden);
+        }
         // What was opened with them may be used on, see `ALLOCATION_LASTS`.
         let goes_on = message.method != Method::Allocate
             && self.of(client).is_some_and(|(_, allocation)| allocation.name == name);

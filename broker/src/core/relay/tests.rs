@@ -4,5 +4,6 @@ mod hostile;
 mod issuing;
 mod limits;
 mod requests;
+mod revoked;
 mod traffic;
 mod world;

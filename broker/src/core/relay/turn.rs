@@ -63,6 +63,8 @@ pub enum Event {
     Opened(AllocationId, SocketAddr),
     /// An [`Action::Open`] has none.
     OpenFailed(AllocationId),
+    /// The farm of this account was revoked.
+    Revoked(Account),
     /// Time went by.
     Timeout,
 }
@@ -140,6 +142,7 @@ pub struct Turn {
     relayed: HashMap<SocketAddr, AllocationId>,
     accounts: BTreeMap<Account, Usage>,
     holders: BTreeMap<Holder, usize>,
+    pub(super) revoked: BTreeSet<Account>,
     /// Connections without an allocation, with their deadlines.
     streams: HashMap<Client, Instant>,
     timers: BTreeSet<(Instant, Timer)>,
@@ -165,6 +168,7 @@ impl Turn {
             relayed: HashMap::new(),
             accounts: BTreeMap::new(),
             holders: BTreeMap::new(),
+            revoked: BTreeSet::new(),
             streams: HashMap::new(),
             timers: BTreeSet::new(),
             total: Flow::default(),
@@ -188,6 +192,7 @@ impl Turn {
             }
             Event::Opened(id, relayed) => self.opened(id, relayed, now.instant),
             Event::OpenFailed(id) => self.open_failed(id, now.instant),
+            Event::Revoked(account) => self.revoke(account, now.instant),
             Event::Timeout => self.run_due(now.instant),
         }
     }
@@ -232,13 +237,17 @@ impl Turn {
                     // A keepalive, or somebody's idea of an answer.
                     _ => None,
                 }
-                .and_then(|(peer, data)| Some((*self.clients.get(&client)?, peer, data)))
+                .map(|(peer, data)| (self.clients.get(&client).copied(), peer, data))
+                .and_then(|(id, peer, data)| Some((self.counted(id)?, peer, data)))
             }
-            Some(1) => message::read_channel(bytes).and_then(|(number, data)| {
-                let id = *self.clients.get(&client)?;
-                let peer = self.allocations.get(&id)?.peer_of(number, now.instant)?;
-                Some((id, peer, data))
-            }),
+            Some(1) => {
+                let sent = message::read_channel(bytes).and_then(|(number, data)| {
+                    let id = *self.clients.get(&client)?;
+                    let peer = self.allocations.get(&id)?.peer_of(number, now.instant)?;
+                    Some((id, peer, data))
+                });
+                self.counted(sent)
+            }
             _ => {
                 self.malformed(client);
                 None
@@ -268,6 +277,12 @@ impl Turn {
     /// Takes the addresses of this machine, which may change while it runs.
     pub fn set_own(&mut self, own: BTreeSet<IpAddr>) {
         self.settings.policy.own = own;
+    }
+
+    /// Takes other limits, but for the rate of requests and how many networks
+    /// are remembered for it.
+    pub fn set_limits(&mut self, limits: RelayLimits) {
+        self.settings.limits = limits;
     }
 
     /// What happened so far.
@@ -360,6 +375,12 @@ impl Turn {
             }
         };
         Forward::ToClient(client, range)
+    }
+
+    /// What a client sent, counted where it has no allocation or channel for it.
+    fn counted<T>(&mut self, sent: Option<T>) -> Option<T> {
+        self.counters.relay_unbound += u64::from(sent.is_none());
+        sent
     }
 
     /// Noise. A stream that has it won't come to its senses.

@@ -6,9 +6,9 @@ use farm_protocol::broker::FromBroker;
 use farm_protocol::relay::Relay;
 
 use super::world::*;
-use crate::core::ConnectionId;
 use crate::core::relay::limits::CREDENTIALS_LAST;
 use crate::core::relay::{Issuer, Reach, Secret};
+use crate::core::{Action, ConnectionId, Event};
 
 fn world() -> World {
     World::with(|settings| {
@@ -86,4 +86,28 @@ fn a_broker_without_a_relay_tells_of_none() {
     let (connection, relay) = welcomed(&mut world, &Device::farm(1));
     assert_eq!((relay, beat(&mut world, connection, &Device::farm(1))), (None, None));
     assert_eq!(world.core.relay_account(Device::farm(1).farm_id()), None);
+}
+
+#[test]
+fn a_revoked_farm_is_refused_at_the_relay_and_its_phone_is_paid_by_another() {
+    let mut world = world();
+    let (farm, other, phone) = (Device::farm(1), Device::farm(2), Device::phone(3));
+    for farm in [&farm, &other] {
+        let at_farm = world.enter(farm);
+        world.say(at_farm, access(&[&phone], &[]));
+    }
+    let (at_phone, first) = welcomed(&mut world, &phone);
+    let accounts = [&farm, &other].map(|farm| world.core.relay_account(farm.farm_id()).unwrap());
+    let paid_by = |relay: &Relay| {
+        let name = &relay.username.split(':').nth(1).unwrap()[..16];
+        accounts.iter().position(|account| format!("{:016x}", account.0) == name).unwrap()
+    };
+    let payer = paid_by(&first.unwrap());
+    let revoked = [&farm, &other][payer].farm_id();
+
+    world.handle(Event::Revoked { farm: revoked });
+    assert_eq!(world.stored, [Action::CloseRelay { account: accounts[payer] }]);
+    let next = beat(&mut world, at_phone, &phone).expect("new credentials at once, not in an hour");
+    assert_eq!(paid_by(&next), 1 - payer);
+    assert_eq!(beat(&mut world, at_phone, &phone), None, "once is enough");
 }

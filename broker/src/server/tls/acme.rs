@@ -15,12 +15,9 @@ use std::time::Duration;
 
 use async_channel::Receiver;
 use async_trait::async_trait;
-use futures_rustls::rustls::crypto::ring;
-use futures_rustls::rustls::pki_types::CertificateDer;
-use futures_rustls::rustls::pki_types::pem::PemObject;
+use futures_rustls::rustls::ClientConfig;
 use futures_rustls::rustls::server::{ClientHello, ResolvesServerCert};
 use futures_rustls::rustls::sign::CertifiedKey;
-use futures_rustls::rustls::{ClientConfig, RootCertStore};
 use futures_util::StreamExt;
 use rustls_acme::{
     AccountCache, AcmeConfig, CertCache, EventOk, ResolvesServerCertAcme, is_tls_alpn_challenge,
@@ -29,8 +26,9 @@ use smol::Timer;
 use smol::future::or;
 
 use super::TlsError;
+use super::authorities::client;
 use super::current::Current;
-use super::pem::CertificateError;
+use crate::server::blocking::on_a_thread;
 use crate::store::unix_time;
 use kept::Kept;
 use pace::Pace;
@@ -103,7 +101,7 @@ impl Acme {
     /// With the certificate that is kept, if there is one. Blocks on the disk
     /// for a moment.
     pub(super) fn open(options: AcmeOptions) -> Result<Self, TlsError> {
-        let client = client(&options)?;
+        let client = client(options.ca.as_deref())?;
         let kept = Kept::new(options.state.clone(), &options.domains, &options.contact, &options.directory);
         let shown = Arc::new(Shown::default());
         let acme = Self { options, client, kept, shown, pace: Pace::default(), told: None };
@@ -211,7 +209,7 @@ impl Acme {
             "a certificate was issued: new connections get it"
         );
         let kept = kept.clone();
-        if let Err(error) = on_a_thread(move || kept.keep_certificate(&pem)).await {
+        if let Err(error) = on_a_thread("farm-acme", move || kept.keep_certificate(&pem)).await {
             tracing::error!(%error, path = %options.state.display(), "the certificate is in use but not kept: the next start orders another one");
         }
         Ok(())
@@ -220,46 +218,6 @@ impl Acme {
 
 fn other(why: impl ToString) -> OrderFailure {
     OrderFailure::Other { why: why.to_string() }
-}
-
-/// Runs what blocks on a thread that ends with it, see `Server::start`.
-async fn on_a_thread<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    let (done, finished) = async_channel::bounded(1);
-    let work = move || {
-        // Nobody waits any more: the broker ended.
-        let _ = done.try_send(work());
-    };
-    std::thread::Builder::new().name("farm-acme".to_owned()).spawn(work)?;
-    finished.recv().await.map_err(io::Error::other)?
-}
-
-fn client(options: &AcmeOptions) -> Result<Arc<ClientConfig>, TlsError> {
-    let mut roots = RootCertStore::empty();
-    match &options.ca {
-        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
-        Some(path) => {
-            let wrong = |why: String| CertificateError::Content {
-                path: path.clone(),
-                what: "certificate of an authority",
-                why,
-            };
-            let found: Result<Vec<_>, _> =
-                CertificateDer::pem_file_iter(path).and_then(|found| found.collect());
-            for certificate in found.map_err(|error| wrong(error.to_string()))? {
-                roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
-            }
-            if roots.is_empty() {
-                return Err(wrong("none is in it".to_owned()).into());
-            }
-        }
-    }
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(Arc::new(config))
 }
 
 /// The library's memory for one order: the account is kept, a certificate is
@@ -289,11 +247,11 @@ impl AccountCache for Once {
 
     async fn load_account(&self, _contact: &[String], _directory: &str) -> io::Result<Option<Vec<u8>>> {
         let kept = self.kept.clone();
-        on_a_thread(move || kept.account()).await
+        on_a_thread("farm-acme", move || kept.account()).await
     }
 
     async fn store_account(&self, _contact: &[String], _directory: &str, key: &[u8]) -> io::Result<()> {
         let (kept, key) = (self.kept.clone(), key.to_vec());
-        on_a_thread(move || kept.keep_account(&key)).await
+        on_a_thread("farm-acme", move || kept.keep_account(&key)).await
     }
 }

@@ -144,3 +144,23 @@ proptest! {
         world.send(client, &packet);
     }
 }
+
+#[test]
+fn channel_data_for_nobody_is_counted_and_dropped() {
+    let mut world = World::new();
+    let (client, stranger) = (udp("192.0.2.1:5000"), udp("192.0.2.66:5000"));
+    world.allocated(client, &user(1));
+    let packet = [0x40, 0x00, 0x00, 0x04, 1, 2, 3, 4];
+    for from in [client, stranger] {
+        let (sent, replies) = world.send(from, &packet);
+        assert!(sent.is_none() && replies.is_empty());
+    }
+    let indication = Writer::new(Method::Send, Class::Indication, [1; 12])
+        .with_address(a::XOR_PEER_ADDRESS, address(PEER))
+        .with(a::DATA, b"data")
+        .finish(None);
+    assert!(world.send(stranger, &indication).0.is_none());
+    assert_eq!(world.turn.counters().relay_unbound, 3);
+    assert!(world.send(client, &indication).0.is_none());
+    assert_eq!((world.turn.counters().relay_unbound, world.turn.counters().relay_not_permitted), (3, 1));
+}
