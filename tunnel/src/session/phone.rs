@@ -8,7 +8,9 @@
 //! A carrier that goes through a relay is as good as another until a direct one
 //! works: that is tried now and then while somebody looks, beside it.
 
+mod attempt;
 mod event;
+mod runs;
 mod upgrade;
 
 use std::collections::VecDeque;
@@ -22,12 +24,11 @@ use farm_protocol::signal::OfferRefused;
 use super::{ANSWER_DEADLINE, CONNECT_DEADLINE, HELLO_DEADLINE};
 use crate::backoff::Jitter;
 use crate::recovery::{self, Context, Decision, Failure, Strategy, Ways};
+use attempt::{Attempt, Stage};
+use runs::{News, Runs};
 use upgrade::Upgrade;
 
 pub use event::{Action, Due, Event, Network, Snapshot, State};
-
-/// Farm's runs that are remembered as over: late presence of one of them is a no-op.
-const FORMER_BOOTS: usize = 8;
 
 /// A carrier that nobody looks at costs the farm's modem about 50 bytes a second
 /// (pings from both ends, consent checks), and a new one about 12 KB: keeping
@@ -41,38 +42,12 @@ pub const REST_AFTER: Duration = Duration::from_secs(240);
 /// the farm, which costs a round trip more.
 pub const PRESENCE_WITHIN: Duration = Duration::from_millis(500);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Offered,
-    Connecting,
-    Greeting,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Attempt {
-    epoch: Epoch,
-    stage: Stage,
-    deadline: Instant,
-    ways: Ways,
-    /// Its path is known, and goes through a relay.
-    relayed: bool,
-}
-
-impl Attempt {
-    /// Whether it can be given up without a word: the live carrier goes on.
-    fn is_idle_upgrade(&self) -> bool {
-        self.ways == Ways::DirectOnly && self.stage != Stage::Greeting
-    }
-}
-
 /// One phone program's session with one farm.
 #[derive(Debug)]
 pub struct Session {
     started: bool,
     epoch: Epoch,
-    farm: Option<FarmRun>,
-    former_boots: VecDeque<BootId>,
-    presence_unknown: bool,
+    farm: Runs,
     broker_link: bool,
     network_up: bool,
     watched: bool,
@@ -98,13 +73,6 @@ pub struct Session {
     actions: VecDeque<Action>,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct FarmRun {
-    boot: BootId,
-    epoch: Epoch,
-    online: bool,
-}
-
 impl Session {
     /// A stopped session. `epoch` is the first of this program's start;
     /// `seed` spreads the retries of many phones.
@@ -112,9 +80,7 @@ impl Session {
         Self {
             started: false,
             epoch,
-            farm: None,
-            former_boots: VecDeque::new(),
-            presence_unknown: false,
+            farm: Runs::default(),
             broker_link: false,
             network_up: true,
             watched: true,
@@ -169,7 +135,7 @@ impl Session {
                 }
             }
             Event::Presence { boot, epoch, online } => self.presence(boot, epoch, online, now),
-            Event::PresenceUnknown => self.presence_unknown = true,
+            Event::PresenceUnknown => self.farm.not_known(),
             Event::Answered(epoch) => {
                 if let Some(attempt) = self.attempt_mut(epoch)
                     && attempt.stage == Stage::Offered
@@ -183,9 +149,7 @@ impl Session {
             }
             Event::Undelivered => {
                 if let Some(attempt) = self.attempt.filter(|a| a.stage == Stage::Offered) {
-                    if let Some(farm) = &mut self.farm {
-                        farm.online = false;
-                    }
+                    self.farm.set_online(false);
                     self.give_up(attempt.epoch, Failure::FarmOffline, now);
                 }
             }
@@ -235,11 +199,7 @@ impl Session {
     /// When [`Self::handle_timeout`] is due, and why. `None` while live and
     /// direct with nothing under way, and while stopped.
     pub fn poll_timeout(&self) -> Option<(Instant, Due)> {
-        let attempt = self.attempt.map(|a| match a.stage {
-            Stage::Offered => (a.deadline, Due::Answer),
-            Stage::Connecting => (a.deadline, Due::Connect),
-            Stage::Greeting => (a.deadline, Due::Hello),
-        });
+        let attempt = self.attempt.map(|attempt| attempt.due());
         let next = self.next_attempt.map(|at| (at, Due::Attempt));
         // Of the last two there is one at most: nobody looks, or somebody does.
         let upgrade = self.upgrade_at().map(|at| (at, Due::Upgrade));
@@ -248,7 +208,7 @@ impl Session {
     }
 
     fn upgrade_at(&self) -> Option<Instant> {
-        let farm_there = self.farm.is_some_and(|f| f.online) && self.broker_link && self.network_up;
+        let farm_there = self.farm.is_online() && self.broker_link && self.network_up;
         let wanted = self.live.is_some() && self.watched && !self.slot_lost;
         self.upgrade.due().filter(|_| wanted && farm_there)
     }
@@ -283,7 +243,7 @@ impl Session {
             attempt: self.failed,
             next_attempt: self.next_attempt.filter(|_| self.attempt.is_none()),
             network_up: self.network_up,
-            farm_present: if self.presence_unknown { Some(false) } else { self.farm.map(|f| f.online) },
+            farm_present: self.farm.shown(),
         }
     }
 
@@ -312,7 +272,7 @@ impl Session {
     fn call_the_farm(&mut self, now: Instant) {
         self.failed = 0;
         self.next_attempt = None;
-        let patience = if self.farm.is_some() { Duration::ZERO } else { PRESENCE_WITHIN };
+        let patience = if self.farm.boot().is_some() { Duration::ZERO } else { PRESENCE_WITHIN };
         self.attempt_at(now + patience);
     }
 
@@ -370,7 +330,7 @@ impl Session {
     fn send_offer(&mut self, ways: Ways, now: Instant) {
         self.epoch = self.epoch.next();
         // A run that was never heard of is refused, with the present one.
-        let farm_boot = self.farm.map_or(BootId::from_bytes([0; 16]), |f| f.boot);
+        let farm_boot = self.farm.boot().unwrap_or(BootId::from_bytes([0; 16]));
         let deadline = now + ANSWER_DEADLINE;
         self.attempt =
             Some(Attempt { epoch: self.epoch, stage: Stage::Offered, deadline, ways, relayed: false });
@@ -388,7 +348,7 @@ impl Session {
         };
         let context = Context {
             attempt: self.failed,
-            farm_present: self.farm.is_some_and(|f| f.online),
+            farm_present: self.farm.is_online(),
             broker_link: self.broker_link,
             network_up: self.network_up,
             watched: self.watched,
@@ -485,9 +445,7 @@ impl Session {
         self.next_attempt = None;
         self.failure = None;
         self.decision = None;
-        if let Some(farm) = &mut self.farm {
-            farm.online = true;
-        }
+        self.farm.set_online(true);
         self.actions.push_back(Action::Attach(epoch));
         if let Some(former) = former {
             self.actions.push_back(Action::Close(former, GoodbyeReason::Superseded));
@@ -515,9 +473,7 @@ impl Session {
             GoodbyeReason::TakenOver if self.live == Some(epoch) => return self.superseded(now),
             GoodbyeReason::Revoked => Failure::Refused(OfferRefused::NotPaired),
             GoodbyeReason::Stopping => {
-                if let Some(farm) = &mut self.farm {
-                    farm.online = false;
-                }
+                self.farm.set_online(false);
                 Failure::PeerRestart
             }
             _ => Failure::NetworkTimeout,
@@ -526,39 +482,17 @@ impl Session {
     }
 
     fn presence(&mut self, boot: BootId, epoch: Epoch, online: bool, now: Instant) {
-        self.presence_unknown = false;
-        if self.former_boots.contains(&boot) {
-            return;
-        }
-        let known = self.farm;
-        if known.is_some_and(|k| k.boot == boot && epoch < k.epoch) {
-            return;
-        }
-        self.farm = Some(FarmRun { boot, epoch, online });
-        let restarted = known.is_some_and(|k| k.boot != boot);
-        if let Some(k) = known.filter(|_| restarted) {
-            if self.former_boots.len() == FORMER_BOOTS {
-                self.former_boots.pop_front();
-            }
-            self.former_boots.push_back(k.boot);
-        }
-        let moved = known.is_some_and(|k| k.boot == boot && epoch > k.epoch);
-        match (online, self.live) {
-            (false, live) => {
-                // The broker's word alone ends nothing; pings must show it.
-                if let Some(live) = live {
-                    self.actions.push_back(Action::Probe(live));
-                } else {
-                    self.changed();
-                }
-            }
-            (true, Some(_)) if restarted => {
+        match (self.farm.heard(boot, epoch, online), self.live) {
+            // The broker's word alone ends nothing; pings must show it.
+            (News::Away, Some(live)) => self.actions.push_back(Action::Probe(live)),
+            (News::Away, None) => self.changed(),
+            (News::Restarted, Some(_)) => {
                 // The run that the live carrier led to is over for certain:
                 // the farm signed the new one.
                 self.failure = Some(Failure::PeerRestart);
                 self.start_over(now);
             }
-            (true, Some(live)) if moved => {
+            (News::Moved, Some(live)) => {
                 self.actions.push_back(Action::Probe(live));
                 self.drop_unanswered_offer();
                 self.drop_upgrade();
@@ -566,14 +500,14 @@ impl Session {
                     self.attempt_at(now);
                 }
             }
-            (true, None) if restarted || moved || known.is_none_or(|k| !k.online) => {
+            (News::Restarted | News::Moved | News::Came, None) => {
                 // An unanswered offer went to a connection that the farm no longer has.
                 if self.attempt.is_none_or(|a| a.stage == Stage::Offered) {
                     self.failed = 0;
                     self.start_over(now);
                 }
             }
-            (true, _) => {}
+            (News::Came, Some(_)) | (News::None, _) => {}
         }
     }
 
@@ -593,15 +527,10 @@ impl Session {
             return;
         }
         // Signed by the farm, and for this very offer: its word on itself.
-        let online = true;
-        match &mut self.farm {
-            Some(farm) if farm.boot == farm_boot => farm.online = online,
-            _ => {
-                self.farm = Some(FarmRun { boot: farm_boot, epoch: Epoch::default(), online });
-                // It is there, and now we know where: what failed was to
-                // reach another run.
-                self.failed = 0;
-            }
+        if self.farm.spoke(farm_boot) {
+            // It is there, and now we know where: what failed was to reach
+            // another run.
+            self.failed = 0;
         }
         if newest > self.epoch && !newest.is_absurd_after(self.epoch) {
             self.epoch = newest;
