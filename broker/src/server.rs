@@ -496,10 +496,6 @@ impl Server {
             // Waits until its socket is closed: the port is free afterwards.
             task.cancel().await;
         }
-        self.datagrams.stop().await;
-        if let Some(relay) = &self.relay {
-            relay.close();
-        }
         // Whoever was accepted before is still answered, see `http::DRAIN`.
         drop(self.running);
         let mut seed = [0; 8];
@@ -517,6 +513,11 @@ impl Server {
             Timer::after(SHUTDOWN_WITHIN).await;
         })
         .await;
+        // Last, so that what is relayed is away for as short as can be.
+        self.datagrams.stop().await;
+        if let Some(relay) = &self.relay {
+            relay.close();
+        }
         let _ended = self.inputs.send(Input::End).await;
         self.actor.await;
         // The actor's last notes: a disk that hangs must not hold the end up.

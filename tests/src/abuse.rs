@@ -5,6 +5,7 @@
 mod attack;
 mod honest;
 mod plan;
+mod relayed;
 mod row;
 mod siege;
 mod trouble;

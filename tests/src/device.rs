@@ -7,6 +7,7 @@ mod certificate;
 mod dial;
 mod identity;
 mod link;
+pub mod turn;
 
 pub use broker::{Broker, Figures};
 pub use certificate::Certificate;

@@ -8,6 +8,7 @@ mod http;
 mod socket;
 mod stun;
 mod tls;
+mod turn;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -125,13 +126,17 @@ impl Field {
         number
     }
 
+    /// Which of the attacks this is.
+    fn attack(&self) -> usize {
+        ATTACKS.iter().position(|attack| attack.name == self.orders.attack).unwrap_or_default()
+    }
+
     /// One and the same address for every second attacker, one of so many for
     /// the others: limits per address are met, and those for all as well.
     fn crowded(&self, of: u32) -> Ipv4Addr {
         let number = self.number();
         // Another one for each attack: what one has used up the next must not meet.
-        let attack = ATTACKS.iter().position(|attack| attack.name == self.orders.attack);
-        let one = 60_000 + attack.unwrap_or_default() as u32;
+        let one = 60_000 + self.attack() as u32;
         loopback(HOSTILE_NET, if number.is_multiple_of(2) { one } else { number / 2 % of })
     }
 
@@ -216,6 +221,11 @@ pub fn run(orders: Orders) -> std::io::Result<Report> {
             "token-guesses" => guess::tokens(&field).await,
             "enumeration" => guess::enumeration(&field).await,
             "stun-flood" => stun::flood(&field),
+            "turn-floods" => turn::floods(&field).await,
+            "turn-credentials" => turn::wrong_credentials(&field).await,
+            "turn-peers-inside" => turn::peers_inside(&field).await,
+            "turn-unbound" => turn::unbound(&field).await,
+            "turn-reflection" => turn::reflection(&field),
             other => return Err(std::io::Error::other(format!("there is no attack {other:?}"))),
         }
         Ok(())

@@ -7,19 +7,38 @@ pub(super) struct Attack {
     pub(super) counted: &'static [&'static str],
     /// Whether the attackers have an enrolled farm of their own.
     pub(super) has_farm: bool,
+    /// Descriptors that nobody gives back before their time: allocations at the
+    /// relay, which end after 10 min.
+    pub(super) leaves: u64,
 }
 
 const fn stranger(name: &'static str, counted: &'static [&'static str]) -> Attack {
-    Attack { name, counted, has_farm: false }
+    Attack { name, counted, has_farm: false, leaves: 0 }
 }
 
 const fn insider(name: &'static str, counted: &'static [&'static str]) -> Attack {
-    Attack { name, counted, has_farm: true }
+    Attack { name, counted, has_farm: true, leaves: 0 }
+}
+
+/// By a farm that opens as many allocations at the relay as it may.
+const fn at_relay(name: &'static str, counted: &'static [&'static str]) -> Attack {
+    Attack { name, counted, has_farm: true, leaves: 64 }
 }
 
 /// All of them, in the order in which a connection comes to life.
-pub(super) const ATTACKS: [Attack; 22] = [
+pub(super) const ATTACKS: [Attack; 27] = [
     stranger("stun-flood", &["limit_stun_total", "stun_ignored_total"]),
+    at_relay(
+        "turn-floods",
+        &["limit_relay_requests_total", "limit_relay_quota_total", "relay_allocations_total"],
+    ),
+    stranger(
+        "turn-credentials",
+        &["relay_challenges_total", "relay_bad_credentials_total", "limit_relay_requests_total"],
+    ),
+    at_relay("turn-peers-inside", &["relay_peer_refused_total"]),
+    at_relay("turn-unbound", &["relay_unbound_total", "relay_not_permitted_total"]),
+    stranger("turn-reflection", &["relay_challenges_total", "limit_relay_requests_total"]),
     stranger("tls-garbage", &["tls_failed_total"]),
     stranger("tls-half-open", &["limit_newcomers_total", "limit_sockets_per_address_total"]),
     stranger("tls-handshakes", &["limit_sockets_rate_total"]),

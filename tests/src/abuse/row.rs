@@ -75,6 +75,8 @@ pub(super) struct Row {
     pub(super) counted: String,
     /// What honest devices noticed, where it was measured.
     pub(super) latency: Option<(Change, Change)>,
+    /// What an honest relayed farm noticed, with packets lost of those sent.
+    pub(super) relayed: Option<(Change, usize, usize)>,
     /// Of the broker: megabytes and descriptors.
     pub(super) use_of: Option<(Course<u64>, Course<u64>)>,
     /// What must not be.
@@ -90,6 +92,9 @@ impl fmt::Display for Row {
         }
         if let Some((heartbeats, signals)) = &self.latency {
             writeln!(out, "    heartbeat {heartbeats} ms, signal {signals} ms")?;
+        }
+        if let Some((packets, lost, sent)) = &self.relayed {
+            writeln!(out, "    relayed {packets} ms, {lost} of {sent} packets lost")?;
         }
         if let Some((memory, files)) = &self.use_of {
             writeln!(out, "    memory {memory} MB, descriptors {files}")?;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::honest::{Honest, PAIRS};
 use super::plan::Attack;
+use super::relayed::Relayed;
 use super::row::{Change, Course, Latency, Row};
 use super::tunnel::Tunnel;
 use super::{Options, Report};
@@ -36,11 +37,19 @@ const MOST_MEGABYTES: u64 = 160;
 /// a machine with one core to spare and four programs waiting for it.
 const SLOWEST_ECHO: Duration = Duration::from_secs(2);
 
+/// Relayed packets that may be lost during an attack, as a share: what a mobile
+/// link loses, and what a tunnel repeats without its user noticing.
+const MOST_LOST: f64 = 0.02;
+
+/// The same on a machine that is busy with other things: half of it gets through.
+const MOST_LOST_WHEN_BUSY: f64 = 0.5;
+
 struct Siege<'a> {
     options: &'a Options,
     broker: Broker,
     honest: Honest,
     tunnel: Tunnel,
+    relayed: Relayed,
 }
 
 /// Starts all of it and gives each attack's row to `show`.
@@ -52,7 +61,9 @@ pub(super) fn run(options: &Options, attacks: &[&Attack], show: &mut impl FnMut(
     let honest = Honest::start(broker.target()?, tokens).map_err(Trouble::io("starting honest devices"))?;
     until("all honest pairs to talk", PATIENCE, || (honest.signals() > PAIRS as usize * 10).then_some(()))?;
     let tunnel = Tunnel::open(&broker, dir.path())?;
-    let siege = Siege { options, broker, honest, tunnel };
+    let relayed =
+        Relayed::start(broker.target()?, broker.token()?).map_err(Trouble::io("starting a relayed farm"))?;
+    let siege = Siege { options, broker, honest, tunnel, relayed };
     for attack in attacks {
         show(siege.withstand(attack, dir.path())?);
     }
@@ -73,7 +84,7 @@ impl Siege<'_> {
         let ended = Instant::now();
 
         let mut problems: Vec<String> = report.breach.iter().cloned().collect();
-        let after = self.settled(process, &before, &mut problems)?;
+        let after = self.settled(process, &before, attack.leaves, &mut problems)?;
         let now = self.broker.figures()?;
         let counted = grown(attack, &figures, &now, &mut problems);
         let (lost_now, why, strangers_now) = self.honest.harm();
@@ -97,6 +108,18 @@ impl Siege<'_> {
         let change = |before, during| Change { before: Latency::of(before), during: Latency::of(during) };
         let heartbeats = change(&calm.heartbeats, &during.heartbeats);
         let signals = change(&calm.signals, &during.signals);
+        let (smooth, carried) = (self.relayed.between(calm_since, began), self.relayed.between(began, ended));
+        let relayed = change(&smooth.took, &carried.took);
+        if let Some(broken) = carried.broken {
+            problems.push(format!("the relayed farm's way broke: {broken}"));
+        }
+        let most = if self.options.judge_latency { MOST_LOST } else { MOST_LOST_WHEN_BUSY };
+        if carried.lost as f64 > carried.sent as f64 * most {
+            problems.push(format!("{} of {} relayed packets were lost", carried.lost, carried.sent));
+        }
+        if self.options.judge_latency && relayed.is_noticed() {
+            problems.push("the relayed farm noticed: more than doubled".to_owned());
+        }
         if self.options.judge_latency && (heartbeats.is_noticed() || signals.is_noticed()) {
             problems.push("honest devices noticed: more than doubled".to_owned());
         }
@@ -112,6 +135,7 @@ impl Siege<'_> {
             sent: sent(&report, ended - began),
             counted,
             latency: Some((heartbeats, signals)),
+            relayed: Some((relayed, carried.lost, carried.sent)),
             use_of: Some((memory, files)),
             problems,
         })
@@ -152,11 +176,12 @@ impl Siege<'_> {
         &self,
         process: &Process,
         before: &Usage,
+        leaves: u64,
         problems: &mut Vec<String>,
     ) -> Result<Usage, Trouble> {
         let back = until("descriptors to come back", BACK_WITHIN, || {
             let usage = process.usage().ok()?;
-            (usage.files <= before.files + LOOSE_FILES).then_some(usage)
+            (usage.files <= before.files + LOOSE_FILES + leaves).then_some(usage)
         });
         if let Ok((usage, _)) = back {
             return Ok(usage);

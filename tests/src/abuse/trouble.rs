@@ -31,7 +31,7 @@ const FILES: u64 = 328;
 const BLOCKS: u64 = 1100;
 
 fn row(name: &'static str, sent: String, counted: String, problems: Vec<String>) -> Row {
-    Row { name, sent, counted, latency: None, use_of: None, problems }
+    Row { name, sent, counted, latency: None, relayed: None, use_of: None, problems }
 }
 
 fn wrong(error: DeviceError) -> Trouble {
