@@ -41,9 +41,6 @@ const SLOWEST_ECHO: Duration = Duration::from_secs(2);
 /// link loses, and what a tunnel repeats without its user noticing.
 const MOST_LOST: f64 = 0.02;
 
-/// The same on a machine that is busy with other things: half of it gets through.
-const MOST_LOST_WHEN_BUSY: f64 = 0.5;
-
 struct Siege<'a> {
     options: &'a Options,
     broker: Broker,
@@ -113,8 +110,7 @@ impl Siege<'_> {
         if let Some(broken) = carried.broken {
             problems.push(format!("the relayed farm's way broke: {broken}"));
         }
-        let most = if self.options.judge_latency { MOST_LOST } else { MOST_LOST_WHEN_BUSY };
-        if carried.lost as f64 > carried.sent as f64 * most {
+        if self.options.judge_latency && carried.lost as f64 > carried.sent as f64 * MOST_LOST {
             problems.push(format!("{} of {} relayed packets were lost", carried.lost, carried.sent));
         }
         if self.options.judge_latency && relayed.is_noticed() {
