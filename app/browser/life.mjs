@@ -23,7 +23,8 @@ function meter() {
 const fine = (page, within = 30_000) =>
   page.locator('.chip[role=status][data-mood=fine]').waitFor({ timeout: within });
 
-async function paired(world, context, prepare) {
+/** A page on a newly paired app; `prepare` runs in it before the app does. */
+export async function paired(world, context, prepare) {
   const page = await context.newPage();
   await page.setViewportSize({ width: 360, height: 740 });
   if (prepare) await page.addInitScript(prepare);

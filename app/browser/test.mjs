@@ -6,7 +6,9 @@ import AxeBuilderSource from 'axe-core';
 import { bulk } from './bulk.mjs';
 import { film, modules } from './camera.mjs';
 import { check, conclude, must, same, skip } from './checks.mjs';
+import { distrust } from './distrust.mjs';
 import { faults, table } from './faults.mjs';
+import { hands } from './hands.mjs';
 import { hostile, serveOdd } from './hostile.mjs';
 import { life } from './life.mjs';
 import { install, serve, use } from './notebook.mjs';
@@ -121,6 +123,8 @@ try {
     }
     await page.goto(farm);
   });
+
+  await hands(page, farm);
 
   await check('readings: live, with age, history and chart; kept for when the farm is away', async () => {
     const record = value =>
@@ -419,6 +423,7 @@ try {
   });
 
   await life(world);
+  await distrust(world);
 
   await check('a second phone pairs by typed code, in Russian, beside the first', async () => {
     const { code } = await world.invite();
