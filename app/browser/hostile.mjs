@@ -9,6 +9,38 @@ import { until } from './world.mjs';
 
 const PAGE = `<!--a--><!DOCTYPE html ><title>odd</title><script>document.title += typeof WebSocket</script><p>odd page`;
 
+/** Sound: silence, at 8 kHz in 16 bits; longer than the worker asks for at once. */
+const SOUND_SECONDS = 375;
+const sound = (() => {
+  const bytes = Buffer.alloc(44 + SOUND_SECONDS * 16_000);
+  bytes.write('RIFF\0\0\0\0WAVEfmt ', 0, 'latin1');
+  bytes.writeUInt32LE(bytes.length - 8, 4);
+  // PCM, one channel, samples and bytes a second, bytes and bits a sample.
+  for (const [at, value] of [16, 1 | (1 << 16), 8_000, 16_000, 2 | (16 << 16)].entries())
+    bytes.writeUInt32LE(value, 16 + 4 * at);
+  bytes.write('data', 36, 'latin1');
+  bytes.writeUInt32LE(bytes.length - 44, 40);
+  return bytes;
+})();
+
+/** The ranges of it that were asked for. */
+const ranges = [];
+
+/** A player's requests: each for a range. */
+function play(request, response) {
+  const [, first = 0, last = ''] = /bytes=(\d+)-(\d*)/.exec(request.headers.range ?? '') ?? [];
+  const [from, to] = [Number(first), Math.min(last === '' ? Infinity : Number(last), sound.length - 1)];
+  ranges.push([from, to - from + 1]);
+  response
+    .writeHead(206, {
+      'content-type': 'audio/wav',
+      'accept-ranges': 'bytes',
+      'content-range': `bytes ${from}-${to}/${sound.length}`,
+      'content-length': to - from + 1,
+    })
+    .end(sound.subarray(from, to + 1));
+}
+
 /** Answers by path. */
 function answer(request, response) {
   const { url } = request;
@@ -48,7 +80,8 @@ function answer(request, response) {
       'elsewhere=3; Path=/other',
     ]);
     response.end(request.headers.cookie ?? '');
-  } else if (url === '/count') response.end(String(request.socket.server.open.size));
+  } else if (url === '/sound') play(request, response);
+  else if (url === '/count') response.end(String(request.socket.server.open.size));
   else response.writeHead(404).end();
 }
 
@@ -147,6 +180,28 @@ export async function hostile(world, page, open) {
     const before = await frame.evaluate(() => globalThis.last);
     // The browser asks again, from the last event on.
     await until('the next events', () => frame.evaluate(last => globalThis.last > last, before));
+  });
+
+  await check('sound plays, and is found at its end: a player’s ranges come in pieces', async () => {
+    const duration = await frame.evaluate(async () => {
+      const player = new Audio('/sound');
+      const heard = name =>
+        new Promise((resolve, reject) => {
+          player.addEventListener(name, resolve, { once: true });
+          player.addEventListener('error', () => reject(new Error(player.error.message)), { once: true });
+        });
+      await heard('loadedmetadata');
+      const sought = heard('seeked');
+      player.currentTime = player.duration - 1;
+      await sought;
+      return player.duration;
+    });
+    same(Math.round(duration), SOUND_SECONDS, 'seconds');
+    const far = ranges.filter(([from]) => from > sound.length / 2);
+    must(far.length > 0, `nothing near the end was asked for: ${JSON.stringify(ranges)}`);
+    const longest = Math.max(...ranges.map(([, length]) => length));
+    must(longest <= 2 * 1024 * 1024, `a range of ${longest} bytes was asked for at once`);
+    return `${ranges.length} ranges, the longest of ${longest} bytes`;
   });
 
   await check('an endless body is taken at the page’s pace and ends with it', async () => {
