@@ -10,6 +10,12 @@ export const LOOK_EVERY_MS = 2_000;
 /** A look that comes this much later than due means that the phone slept. */
 const JUMP_MS = 3_000;
 
+/**
+ * A network is said to be there once it has an address; the way out may come a moment after it, and
+ * what was tried in between failed at once. So it is looked at twice more, this much later.
+ */
+const AFTER_ONLINE_MS = [150, 500];
+
 /** After the page was hidden it counts as looked at for this long: people switch back and forth. */
 const LINGER_MS = 30_000;
 
@@ -47,7 +53,10 @@ export class Monitor {
       if (event.persisted) this.shown('pageshow');
     });
     addEventListener('focus', () => this.look());
-    addEventListener('online', () => listener.network('up'));
+    addEventListener('online', () => {
+      listener.network('up');
+      for (const wait of AFTER_ONLINE_MS) setTimeout(() => listener.probe('online'), wait);
+    });
     addEventListener('offline', () => listener.network('down'));
     const { connection } = navigator as Navigator & { connection?: EventTarget };
     connection?.addEventListener('change', () => this.connectionChanged());
