@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use farm_protocol::key_pin::{KeyPin, KeyPinError};
 use farm_protocol::pairing::MAX_NAME;
 use farm_protocol::service::{self, MAX_SERVICES, Service, ServiceKind};
-use farm_tunnel::broker_socket::BrokerAddress;
+use farm_tunnel::broker_socket::{AddressError, BrokerAddress, Brokers, MAX_BROKERS};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -25,8 +25,8 @@ pub const MAX_FILE: u64 = 64 * 1024;
 pub struct Config {
     /// What the farm's owner calls it.
     pub name: String,
-    /// The broker.
-    pub broker: BrokerAddress,
+    /// The broker, or those of one cluster.
+    pub broker: Brokers,
     /// Only these certificate authorities vouch for the broker, if set.
     pub broker_ca: Option<PathBuf>,
     /// Only this key makes the broker, if set; then `broker_ca` is not.
@@ -104,7 +104,7 @@ pub enum ConfigError {
 #[serde(deny_unknown_fields)]
 struct File {
     name: Spanned<String>,
-    broker: Spanned<String>,
+    broker: Spanned<FileBroker>,
     broker_ca: Option<PathBuf>,
     broker_key: Option<Spanned<String>>,
     enrollment_token: Option<Spanned<String>>,
@@ -120,6 +120,29 @@ struct File {
     wifi: Option<card::FileWifi>,
     #[serde(default, rename = "box")]
     device: card::FileBox,
+}
+
+/// One URL, or several.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "broker must be a URL, or a list of URLs: [\"wss://…\", …]")]
+enum FileBroker {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl FileBroker {
+    fn check(&self) -> Result<Brokers, String> {
+        match self {
+            // As an invitation names them: several with commas between them.
+            Self::One(urls) => urls.parse().map_err(|e: AddressError| e.to_string()),
+            Self::Several(urls) => {
+                let brokers = urls.iter().map(|url| url.trim().parse::<BrokerAddress>());
+                let brokers = brokers.collect::<Result<_, _>>().map_err(|e| e.to_string())?;
+                Brokers::new(brokers)
+                    .ok_or_else(|| format!("broker must be a list of 1 to {MAX_BROKERS} URLs"))
+            }
+        }
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -177,8 +200,7 @@ impl Config {
         if name.is_empty() || name.len() > MAX_NAME {
             return Err((at(file.name.span()), format!("name must have 1 to {MAX_NAME} bytes")));
         }
-        let broker = (file.broker.get_ref().trim().parse::<BrokerAddress>())
-            .map_err(|e| (at(file.broker.span()), e.to_string()))?;
+        let broker = file.broker.get_ref().check().map_err(|problem| (at(file.broker.span()), problem))?;
         let enrollment_token = match file.enrollment_token {
             Some(token) if token.get_ref().len() > farm_protocol::broker::MAX_TEXT => {
                 return Err((at(token.span()), "enrollment_token is too long: copy one token".to_owned()));
@@ -192,8 +214,9 @@ impl Config {
             }
             Some(app) => app.into_inner(),
             None => {
-                let scheme = if broker.secure { "https" } else { "http" };
-                format!("{scheme}://{}/", broker.authority())
+                let first = broker.first();
+                let scheme = if first.secure { "https" } else { "http" };
+                format!("{scheme}://{}/", first.authority())
             }
         };
         if file.services.len() > MAX_SERVICES {
@@ -299,6 +322,15 @@ address = "127.0.0.1:8080"
     }
 
     #[test]
+    fn several_brokers_may_be_named() {
+        let urls = "[\"wss://b1.example.org\", \"wss://b2.example.org\"]";
+        let several = GOOD.replace("\"wss://broker.example.org\"", urls);
+        let config = Config::parse(&several).unwrap();
+        assert_eq!(config.broker.to_string(), "wss://b1.example.org,wss://b2.example.org");
+        assert_eq!(config.app, "https://b1.example.org/", "where invitations lead unless `app` says so");
+    }
+
+    #[test]
     fn what_a_windows_editor_leaves_is_fine() {
         let text = format!("\u{feff}{}", GOOD.replace('\n', "\r\n"));
         assert_eq!(Config::parse(&text).unwrap(), Config::parse(GOOD).unwrap());
@@ -309,6 +341,9 @@ address = "127.0.0.1:8080"
         for (from, to, line, part) in [
             ("name = \"North", "nmae = \"North", 2, "nmae"),
             ("wss://broker", "https://broker", 3, "wss://"),
+            ("\"wss://broker.example.org\"", "[\"wss://a\",\n \"http://b\"]", 3, "wss://"),
+            ("\"wss://broker.example.org\"", "[]", 3, "1 to 8"),
+            ("\"wss://broker.example.org\"", "7", 3, "list of URLs"),
             ("\"greenhouse\"", "\"Green House\"", 5, "Green House"),
             ("\"http\"", "\"htttp\"", 6, "htttp"),
             ("[[services]]", "broker_key = \"sha256/AA\"\n[[services]]", 4, "44 characters"),

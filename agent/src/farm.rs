@@ -325,7 +325,7 @@ impl Farm {
 
     async fn online(&mut self, welcome: Welcome) {
         self.tell_access();
-        let address = self.dialer.remembered();
+        let address = self.dialer.to_be_stored();
         if let Some(address) = address
             && !matches!(self.state.broker_address(), Ok(Some(known)) if known == address)
             && let Err(error) = self.state.remember_broker_address(address).await

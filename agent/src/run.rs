@@ -69,7 +69,7 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
     };
     let clock = Clock::new();
     let trust = trust.by(&clock);
-    if !config.broker.secure {
+    if config.broker.iter().any(|broker| !broker.secure) {
         tracing::warn!("the broker is reached without TLS (ws://): for labs, or a TLS proxy in front of it");
     }
     let (state, report) = State::open(&options.state, clock.now().time.as_secs())?;

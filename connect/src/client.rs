@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use farm_protocol::base64url;
 use farm_protocol::id::{FarmId, PhoneId};
 use farm_protocol::keys::{DeviceKey, KeyError, PublicKey};
-use farm_tunnel::broker_socket::{AddressError, BrokerAddress};
+use farm_tunnel::broker_socket::{AddressError, Brokers};
 use farm_tunnel::history::Report;
 use ring::rand::SystemRandom;
 use serde::{Deserialize, Serialize};
@@ -74,7 +74,7 @@ pub struct FarmRecord {
     /// What its owner calls it.
     pub name: String,
     /// Where it is met.
-    pub broker: BrokerAddress,
+    pub broker: Brokers,
 }
 
 impl FarmRecord {
@@ -273,8 +273,7 @@ fn read(path: &Path, bytes: &[u8]) -> Result<(DeviceKey, Vec<FarmRecord>), Clien
         .map(|f| {
             Ok(FarmRecord {
                 key: PublicKey::from_bytes(key_of(&f.key)?),
-                broker: BrokerAddress::from_str(&f.broker)
-                    .map_err(|e: AddressError| damaged(e.to_string()))?,
+                broker: Brokers::from_str(&f.broker).map_err(|e: AddressError| damaged(e.to_string()))?,
                 name: f.name,
             })
         })

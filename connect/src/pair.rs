@@ -10,7 +10,7 @@ use farm_protocol::keys::{KeyError, Nonce};
 use farm_protocol::pairing::{MAX_NAME, PairError, check_answer, request};
 use farm_protocol::signal::Payload;
 use farm_tunnel::broker_socket::{
-    AddressError, BrokerAddress, BrokerEvent, BrokerSocket, Dialer, Identity, TrustError,
+    AddressError, BrokerEvent, BrokerSocket, Brokers, Dialer, Identity, TrustError,
 };
 use farm_tunnel::link;
 use farm_tunnel::progress::Beat;
@@ -91,7 +91,7 @@ pub async fn pair_telling(
         Invitation::Link(link) => (link.secret, Some(link.farm), link.broker),
         Invitation::Code(secret) => (secret, None, broker.ok_or(PairFailure::BrokerMissing)?.to_owned()),
     };
-    let broker: BrokerAddress = broker.parse()?;
+    let broker: Brokers = broker.parse()?;
     let slot = HeldSlot::take(client.directory())?;
     let random = SystemRandom::new();
     let mut boot = [0; BootId::LEN];

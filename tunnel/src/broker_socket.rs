@@ -10,7 +10,7 @@ mod relay;
 mod run;
 mod tls;
 
-pub use address::{AddressError, BrokerAddress};
+pub use address::{AddressError, BrokerAddress, Brokers, MAX_BROKERS};
 pub use dial::{DialError, Dialer};
 pub use run::{BrokerEvent, BrokerSocket, Identity};
 pub use tls::{Trust, TrustError};

@@ -13,6 +13,7 @@
 
 mod event;
 mod heartbeat;
+mod rotation;
 mod state;
 
 use std::collections::VecDeque;
@@ -25,10 +26,11 @@ pub use heartbeat::{
     WATCHED_HEARTBEAT_INTERVAL,
 };
 use heartbeat::{Heartbeat, Outcome};
+use rotation::Rotation;
 use state::bounded;
 pub use state::{MAX_EXPLANATION, Reason, Snapshot, State, TimeoutReason};
 
-use crate::backoff::{Backoff, Jitter, RateLimit};
+use crate::backoff::{Backoff, FIRST_RETRY_WITHIN, Jitter, RateLimit};
 
 /// An attempt whose socket does not open within this time is given up: TCP
 /// asks at 0, 1, 3 and 7 s, then not before 15 s. Together with
@@ -98,6 +100,7 @@ pub struct Link {
     backoff: Backoff,
     rate: RateLimit,
     heartbeat: Heartbeat,
+    rotation: Rotation,
     actions: VecDeque<Action>,
 }
 
@@ -119,8 +122,21 @@ impl Link {
             backoff: Backoff::new(BACKOFF_BASE, LONGEST_WAIT, Jitter::new(seed)),
             rate: RateLimit::new(CONNECT_BURST, CONNECT_EVERY),
             heartbeat: Heartbeat::new(now),
+            rotation: Rotation::new(1),
             actions: VecDeque::new(),
         }
+    }
+
+    /// The same for a device that may use any of so many brokers: when one is
+    /// gone, refuses for now or asks to wait, the next one is tried at once.
+    #[must_use]
+    pub fn among(self, brokers: usize) -> Self {
+        Self { rotation: Rotation::new(brokers), ..self }
+    }
+
+    /// Which of them [`Action::Connect`] is about, from 0.
+    pub fn broker(&self) -> usize {
+        self.rotation.current()
     }
 
     /// Takes in what happened. Actions may follow.
@@ -257,6 +273,7 @@ impl Link {
             SocketEvent::Welcomed { heartbeat_interval } => {
                 if let State::Authenticating { .. } = self.state {
                     self.cuts = 0;
+                    self.rotation.succeeded();
                     self.heartbeat.begin(heartbeat_interval, now);
                     self.change(State::Online, now);
                 }
@@ -375,6 +392,9 @@ impl Link {
         self.reason = reason;
         self.close();
         let until = match &self.reason {
+            _ if self.rotation.moves_on(&self.reason) => {
+                now + self.backoff.jitter().up_to(FIRST_RETRY_WITHIN)
+            }
             Reason::Refused(_) => now + REFUSED_RETRY + self.backoff.jitter().up_to(REFUSED_SPREAD),
             Reason::AskedToWait(told) => now + self.backoff.retry_after(*told),
             // What an attempt took counts as waited: see CONNECT_DEADLINE. A

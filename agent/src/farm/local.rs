@@ -140,7 +140,7 @@ impl Farm {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: now.duration_since(self.started).as_secs(),
             starts: self.epoch.starts(),
-            broker: BrokerStatus::new(self.config.broker.to_string(), &self.broker.state(), now),
+            broker: BrokerStatus::new(self.dialer.broker().to_string(), &self.broker.state(), now),
             public_address: self.public_address.map(|a| a.to_string()),
             services: self.config.services.iter().map(|s| s.service.name.clone()).collect(),
             phones: names.len(),

@@ -127,8 +127,10 @@ export class Engine {
 }
 
 function brokerOf(invitation: Invitation): string {
-  const url = invitation.kind === 'link' ? invitation.broker : ownBroker(location);
-  const address = parseBroker(url);
+  const own = ownBroker(location);
+  // Of several the one that serves this page, else the first.
+  const urls = invitation.kind === 'link' ? invitation.broker.split(',') : [own];
+  const address = parseBroker(urls.find(url => url.trim() === own) ?? urls[0]?.trim() ?? '');
   if (!address) throw new InvitationError('part', 'b');
   return address.url;
 }

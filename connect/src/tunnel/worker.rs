@@ -314,7 +314,7 @@ impl Worker {
 
     /// For a start without DNS.
     fn remember_broker_address(&self) {
-        let Some(address) = self.dialer.remembered() else { return };
+        let Some(address) = self.dialer.to_be_stored() else { return };
         let (client, farm) = (self.client.clone(), self.id);
         let keep = move || {
             if client.broker_address(&farm) != Some(address)

@@ -89,9 +89,75 @@ impl fmt::Display for BrokerAddress {
     }
 }
 
+/// Most brokers in one list: an invitation with all of them still fits a QR
+/// code that a phone reads from a terminal.
+pub const MAX_BROKERS: usize = 8;
+
+/// The brokers of one cluster, in the order in which they are tried; written
+/// as one URL, or as several with commas between them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Brokers(Vec<BrokerAddress>);
+
+impl Brokers {
+    /// `None` for none, or more than [`MAX_BROKERS`].
+    pub fn new(brokers: Vec<BrokerAddress>) -> Option<Self> {
+        (1..=MAX_BROKERS).contains(&brokers.len()).then_some(Self(brokers))
+    }
+
+    /// The first one.
+    pub fn first(&self) -> &BrokerAddress {
+        &self.0[0]
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &BrokerAddress> {
+        self.0.iter()
+    }
+}
+
+impl From<BrokerAddress> for Brokers {
+    fn from(broker: BrokerAddress) -> Self {
+        Self(vec![broker])
+    }
+}
+
+impl FromStr for Brokers {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let brokers = text.split(',').map(|url| url.trim().parse()).collect::<Result<Vec<_>, _>>()?;
+        let fail = || AddressError { url: text.chars().take(200).collect(), problem: "too many brokers" };
+        Self::new(brokers).ok_or_else(fail)
+    }
+}
+
+impl fmt::Display for Brokers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, broker) in self.0.iter().enumerate() {
+            write!(f, "{}{broker}", if at == 0 { "" } else { "," })?;
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_of_brokers_round_trips_and_is_bounded() {
+        let one: Brokers = "wss://b.example.org".parse().unwrap();
+        assert_eq!(one.iter().count(), 1);
+        let two: Brokers = "wss://b1.example.org, ws://127.0.0.1:9000".parse().unwrap();
+        assert_eq!(two.to_string(), "wss://b1.example.org,ws://127.0.0.1:9000");
+        assert_eq!(two.to_string().parse::<Brokers>().unwrap(), two);
+        assert_eq!(two.first().host, "b1.example.org");
+        for bad in ["", ",", "wss://a,", "wss://a,https://b"] {
+            assert!(bad.parse::<Brokers>().is_err(), "{bad}");
+        }
+        let many = ["wss://b.example.org"; MAX_BROKERS + 1].join(",");
+        assert!(many.parse::<Brokers>().unwrap_err().to_string().contains("too many"));
+    }
 
     #[test]
     fn urls_are_read() {

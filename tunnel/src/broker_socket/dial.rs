@@ -1,6 +1,7 @@
 //! From a broker's address to an open WebSocket: DNS, TCP, TLS, HTTP upgrade.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use futures_util::io::{AsyncRead, AsyncWrite};
 use nix::sys::socket::{setsockopt, sockopt};
 use smol::net::TcpStream;
 
-use super::address::BrokerAddress;
+use super::address::{BrokerAddress, Brokers};
 use super::relay::Held;
 use super::tls::Trust;
 use crate::aside;
@@ -59,15 +60,24 @@ pub enum DialError {
     Upgrade(Box<async_tungstenite::tungstenite::Error>),
 }
 
-/// Dials one broker and remembers the address that worked: DNS is often not
-/// there yet when a farm's box boots.
+/// Dials one of some brokers and remembers the address that worked: DNS is
+/// often not there yet when a farm's box boots.
 #[derive(Debug, Clone)]
 pub struct Dialer {
-    broker: BrokerAddress,
+    places: Arc<[Place]>,
+    /// Which of them is meant.
+    aim: Arc<AtomicUsize>,
     trust: Trust,
-    remembered: Arc<Mutex<Option<SocketAddr>>>,
     local: Arc<Mutex<Option<IpAddr>>>,
-    pub(super) relay: Arc<Mutex<Option<Held>>>,
+    /// What a broker said of its relay, and which one.
+    pub(super) relay: Arc<Mutex<Option<(usize, Held)>>>,
+}
+
+#[derive(Debug)]
+struct Place {
+    broker: BrokerAddress,
+    /// Where it was reached last.
+    remembered: Mutex<Option<SocketAddr>>,
 }
 
 /// What was sent is acknowledged within this time, or the connection is dead:
@@ -79,24 +89,59 @@ pub struct Dialer {
 const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
 
 impl Dialer {
-    /// `remembered` is the address that worked last, from the device's store.
-    pub fn new(broker: BrokerAddress, trust: Trust, remembered: Option<SocketAddr>) -> Self {
-        let remembered = Arc::new(Mutex::new(remembered));
-        Self { broker, trust, remembered, local: Arc::default(), relay: Arc::default() }
+    /// `remembered` is the address that worked last for the first broker, from
+    /// the device's store.
+    pub fn new(brokers: Brokers, trust: Trust, remembered: Option<SocketAddr>) -> Self {
+        let place = |(index, broker): (usize, &BrokerAddress)| Place {
+            broker: broker.clone(),
+            remembered: Mutex::new(remembered.filter(|_| index == 0)),
+        };
+        let places = brokers.iter().enumerate().map(place).collect();
+        Self { places, aim: Arc::default(), trust, local: Arc::default(), relay: Arc::default() }
     }
 
-    /// The broker.
+    /// The broker that is tried, or in use.
     pub fn broker(&self) -> &BrokerAddress {
-        &self.broker
+        &self.place().broker
+    }
+
+    /// How many there are.
+    pub(super) fn brokers(&self) -> usize {
+        self.places.len()
+    }
+
+    fn place(&self) -> &Place {
+        &self.places[self.aimed_at()]
+    }
+
+    /// Means this broker from now on; gives a dialer that keeps meaning it.
+    pub(super) fn aim_at(&self, broker: usize) -> Self {
+        let broker = broker.min(self.places.len() - 1);
+        self.aim.store(broker, Ordering::Relaxed);
+        self.meaning(broker)
+    }
+
+    /// Means this broker whatever is tried next.
+    pub(super) fn meaning(&self, broker: usize) -> Self {
+        Self { aim: Arc::new(AtomicUsize::new(broker)), ..self.clone() }
+    }
+
+    pub(super) fn aimed_at(&self) -> usize {
+        self.aim.load(Ordering::Relaxed)
     }
 
     pub(super) fn trust(&self) -> &Trust {
         &self.trust
     }
 
-    /// The address that worked last, to be stored.
+    /// Where that broker was reached last.
     pub fn remembered(&self) -> Option<SocketAddr> {
-        *self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.place().remembered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the first broker was reached last, to be stored.
+    pub fn to_be_stored(&self) -> Option<SocketAddr> {
+        *self.places[0].remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The address of ours that the newest connection is bound to.
@@ -127,15 +172,16 @@ impl Dialer {
         let patience = u32::try_from(UNACKNOWLEDGED.as_millis()).unwrap_or(u32::MAX);
         setsockopt(&tcp, sockopt::TcpUserTimeout, &patience)
             .map_err(|error| DialError::Connect(error.into()))?;
-        let stream: Box<dyn Stream> = if self.broker.secure {
+        let broker = self.broker();
+        let stream: Box<dyn Stream> = if broker.secure {
             let invalid = |_| DialError::Tls(std::io::Error::other("the host is not a valid server name"));
-            let name = self.broker.host.clone().try_into().map_err(invalid)?;
+            let name = broker.host.clone().try_into().map_err(invalid)?;
             Box::new(self.trust.connector().connect(name, tcp).await.map_err(DialError::Tls)?)
         } else {
             Box::new(tcp)
         };
         let upgrade = |e| DialError::Upgrade(Box::new(e));
-        let url = format!("{}{CONNECT_PATH}", self.broker);
+        let url = format!("{broker}{CONNECT_PATH}");
         let mut request = url.into_client_request().map_err(upgrade)?;
         request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
         // One connection for the life of the program: small buffers.
@@ -154,11 +200,11 @@ impl Dialer {
     /// nothing, by the address that worked last.
     async fn connect(&self) -> Result<TcpStream, DialError> {
         let by_name = async {
-            match aside::resolve(&self.broker.host, self.broker.port).await {
+            match aside::resolve(&self.broker().host, self.broker().port).await {
                 Ok(addresses) => self.connect_any(&addresses).await,
                 Err(source) => match self.remembered() {
                     Some(address) => self.connect_any(&[address]).await,
-                    None => Err(DialError::Dns { host: self.broker.host.clone(), source }),
+                    None => Err(DialError::Dns { host: self.broker().host.clone(), source }),
                 },
             }
         };
@@ -180,7 +226,7 @@ impl Dialer {
         for address in addresses.iter().take(MAX_ADDRESSES) {
             match TcpStream::connect(address).await {
                 Ok(stream) => {
-                    *self.remembered.lock().unwrap_or_else(PoisonError::into_inner) = Some(*address);
+                    *self.place().remembered.lock().unwrap_or_else(PoisonError::into_inner) = Some(*address);
                     *self.local.lock().unwrap_or_else(PoisonError::into_inner) =
                         stream.local_addr().ok().map(|local| local.ip());
                     return Ok(stream);

@@ -40,13 +40,16 @@ impl Held {
 impl Dialer {
     /// Takes what the broker says of its relay. It replaces the one before.
     pub(super) fn hold_relay(&self, relay: Relay) {
-        *self.relay.lock().unwrap_or_else(PoisonError::into_inner) = Held::new(relay, Instant::now());
+        let held = Held::new(relay, Instant::now()).map(|held| (self.aimed_at(), held));
+        *self.relay.lock().unwrap_or_else(PoisonError::into_inner) = held;
     }
 
     /// The relay that may be asked now.
     pub fn relay(&self) -> Option<RelayServer> {
         let held = self.relay.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        self.server(held?.at(Instant::now())?)
+        let (by, held) = held?;
+        // The broker that named it may be gone, and another one be in use.
+        self.meaning(by).server(held.at(Instant::now())?)
     }
 
     fn server(&self, relay: &Relay) -> Option<RelayServer> {

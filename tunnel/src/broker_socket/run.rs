@@ -87,7 +87,7 @@ impl BrokerSocket {
         let (commands, incoming) = async_channel::bounded(INBOX);
         let (events, told) = async_channel::bounded(INBOX);
         let (reports, reported) = async_channel::bounded(INBOX);
-        let link = Link::new(seed, Instant::now());
+        let link = Link::new(seed, Instant::now()).among(dialer.brokers());
         let state = Arc::new(Mutex::new(link.state()));
         let runner = Runner {
             link,
@@ -322,6 +322,7 @@ impl Runner {
     fn connect(&mut self, socket: SocketId) {
         let (out, outgoing) = async_channel::bounded(OUTGOING);
         self.claimed_epoch = Some(self.epoch);
+        let dialer = self.dialer.aim_at(self.link.broker());
         let speaker = Speaker {
             key: self.identity.key.clone(),
             claim: Claim {
@@ -329,7 +330,7 @@ impl Runner {
                 slot: self.identity.slot,
                 boot: self.identity.boot,
                 epoch: self.epoch,
-                broker: self.dialer.broker().authority(),
+                broker: dialer.broker().authority(),
             },
             name: self.identity.name.clone(),
             enrollment_token: self.identity.enrollment_token.clone(),
@@ -340,7 +341,6 @@ impl Runner {
             self.current = Some((socket, out));
             return;
         }
-        let dialer = self.dialer.clone();
         crate::executor::spawn(converse(socket, dialer, speaker, outgoing, self.reports.clone())).detach();
         self.current = Some((socket, out));
     }

@@ -437,3 +437,61 @@ fn a_connection_that_answers_outlives_a_lost_path_to_its_stun_port() {
     bench.event(Event::PathBack);
     assert!(bench.link.is_online());
 }
+
+fn refused(permanent: bool) -> SocketEvent {
+    SocketEvent::Refused { permanent, explanation: "no".to_owned() }
+}
+
+#[test]
+fn with_several_brokers_the_next_is_tried_at_once_and_each_once() {
+    let ends: [fn() -> SocketEvent; 4] = [
+        || SocketEvent::Closed("gone".to_owned()),
+        || SocketEvent::Failed("refused".to_owned()),
+        || SocketEvent::RetryAfter(Duration::from_secs(3)),
+        || refused(false),
+    ];
+    for end in ends {
+        let now = Instant::now();
+        let mut bench = Bench { link: Link::new(42, now).among(3), now, sequence: 0 };
+        bench.event(Event::Start);
+        bench.socket(SocketEvent::Opened);
+        bench.socket(SocketEvent::Welcomed { heartbeat_interval: HEARTBEAT_INTERVAL });
+        assert_eq!(bench.link.broker(), 0);
+        for expected in [1, 2] {
+            bench.socket(end());
+            let (reason, _, actions) = bench.timeout(CONNECT_DEBOUNCE + FIRST_RETRY_WITHIN);
+            assert!(reason == TimeoutReason::Retry && matches!(actions[..], [Action::Connect(_)]));
+            assert_eq!(bench.link.broker(), expected);
+        }
+        // All were tried: now it waits as with one.
+        let round = bench.now;
+        bench.socket(end());
+        assert_eq!(bench.link.broker(), 0);
+        let next = bench.link.state().next_attempt.expect("it is offline");
+        let told = matches!(end(), SocketEvent::RetryAfter(_));
+        assert!(!told || next >= round + Duration::from_secs(3));
+    }
+}
+
+#[test]
+fn what_a_person_has_to_change_is_not_asked_of_all_brokers_at_once() {
+    let now = Instant::now();
+    let mut bench = Bench { link: Link::new(42, now).among(3), now, sequence: 0 };
+    bench.event(Event::Start);
+    bench.socket(SocketEvent::Opened);
+    bench.socket(refused(true));
+    let next = bench.link.state().next_attempt.expect("it is offline");
+    assert!(next >= now + REFUSED_RETRY);
+    assert_eq!(bench.link.broker(), 1, "but then another is asked");
+}
+
+#[test]
+fn a_change_of_our_network_is_no_reason_to_leave_a_broker() {
+    let now = Instant::now();
+    let mut bench = Bench { link: Link::new(42, now).among(2), now, sequence: 0 };
+    bench.event(Event::Start);
+    bench.wait(ms(300));
+    bench.event(Event::NetworkChanged(NetworkChange::AddressChanged));
+    bench.wait(ms(600));
+    assert_eq!(bench.link.broker(), 0);
+}
