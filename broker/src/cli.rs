@@ -1,5 +1,7 @@
 //! The command line. Exits with 0 when done, 1 when failed, 2 when misused.
 
+#[cfg(feature = "cluster")]
+mod cluster;
 mod duration;
 mod history;
 mod list;

@@ -3,6 +3,7 @@
 
 mod alerts;
 mod changes;
+mod cluster;
 mod log;
 mod public_url;
 mod relay;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 pub use alerts::AlertSettings;
+pub use cluster::ClusterSettings;
 pub use log::LogFormat;
 pub use public_url::{PublicUrl, PublicUrlError};
 pub use relay::{Choice, RelaySettings};
@@ -87,6 +89,8 @@ pub struct Settings {
     pub alerts: Option<AlertSettings>,
     /// How log lines are written.
     pub log_format: Option<LogFormat>,
+    /// Other brokers; without it this one is alone.
+    pub cluster: Option<ClusterSettings>,
     /// Changes to the limits.
     #[serde(default)]
     pub limits: LimitSettings,
@@ -163,6 +167,7 @@ impl Settings {
             relay: self.relay.or(other.relay),
             alerts: self.alerts.or(other.alerts),
             log_format: self.log_format.or(other.log_format),
+            cluster: self.cluster.or(other.cluster),
             limits: LimitSettings {
                 connections: self.limits.connections.or(other.limits.connections),
                 connections_per_address: self

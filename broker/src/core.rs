@@ -222,6 +222,7 @@ impl Core {
             Event::Recorded(record) => self.recorded(*record, now),
             Event::RecordsWhole { farms, revoked } => self.records_whole(&farms, &revoked),
             Event::Engine { there } => self.engine(there, now),
+            Event::PeerUnreadable => self.counters.peer_unreadable += 1,
             Event::Peer(message) => self.peer_said(*message, now),
             Event::TokenIssued { hash, token } => self.token_issued(hash, token, now),
             Event::Revoked { farm } => self.revoked(farm, now),

@@ -10,6 +10,8 @@ pub mod admin;
 pub mod app;
 pub mod backup;
 pub mod cli;
+#[cfg(feature = "cluster")]
+pub mod cluster;
 pub mod config;
 pub mod core;
 pub mod register;

@@ -223,6 +223,22 @@ pub async fn enroll(store: &Store, farm: FarmId, record: &FarmRecord) -> Result<
     store.commit(batch).await
 }
 
+/// Copies what the engine of a cluster has, in one transaction.
+///
+/// # Errors
+/// The store's; nothing has changed then.
+pub async fn copy(store: &Store, farms: &[FarmRecord], revoked: &[(FarmId, u64)]) -> Result<(), Error> {
+    let mut batch = Batch::new();
+    for record in farms {
+        batch.put(&FARMS, FarmId::of(&record.key).as_bytes(), record)?;
+    }
+    for (farm, at) in revoked {
+        batch.remove(&FARMS, farm.as_bytes())?;
+        batch.put(&REVOKED, farm.as_bytes(), at)?;
+    }
+    store.commit(batch).await
+}
+
 /// Makes a new token durable.
 ///
 /// # Errors

@@ -11,6 +11,7 @@ use sd_notify::NotifyState;
 
 use crate::app::App;
 use crate::config::{Choice, ConfigError, Settings};
+use crate::register::Engine;
 use crate::server::inherited::Inherited;
 use crate::server::site::{NoSite, Site};
 use crate::server::tls::TlsError;
@@ -68,7 +69,7 @@ pub(super) fn run(sources: &Sources) -> Result<(), Box<dyn std::error::Error>> {
         trusted_proxies: settings.trusted_proxy.clone(),
         limits,
         relay: relay(settings),
-        cluster: None,
+        cluster: cluster(settings)?,
         alerts: alerts(settings)?,
         site: site(settings)?,
     };
@@ -181,6 +182,22 @@ fn relay(settings: &Settings) -> RelayChoice {
         Choice::Off => RelayChoice::Off,
         Choice::Embedded { host, table } => RelayChoice::Embedded(table.options(), host),
         Choice::External { reach, secret } => RelayChoice::External(reach, secret),
+    }
+}
+
+#[cfg(feature = "cluster")]
+fn cluster(settings: &Settings) -> Result<Option<Box<dyn Engine>>, Box<dyn std::error::Error>> {
+    let listen = settings.listen().to_string();
+    settings.cluster.as_ref().map(|cluster| super::cluster::engine(cluster, &listen)).transpose()
+}
+
+#[cfg(not(feature = "cluster"))]
+fn cluster(settings: &Settings) -> Result<Option<Box<dyn Engine>>, Box<dyn std::error::Error>> {
+    match &settings.cluster {
+        None => Ok(None),
+        Some(_) => Err("[cluster] in the config: this farm-broker is built without it, build one with \
+                        `cargo build --release --features farm-broker/cluster`"
+            .into()),
     }
 }
 

@@ -29,6 +29,7 @@ impl Settings {
             ("metrics", self.metrics != started.metrics),
             ("tls", self.tls != started.tls),
             ("relay", relay(self) != relay(started)),
+            ("cluster", self.cluster != started.cluster),
             ("log_format", self.log_format != started.log_format),
         ];
         differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()

@@ -55,6 +55,8 @@ pub(super) struct Cluster {
     turns: BTreeMap<DeviceId, u32>,
     /// Farms that came to another broker before their record came here.
     unknown: BTreeMap<FarmId, Unknown>,
+    /// All records of the engine were read once.
+    records_are_whole: bool,
     /// When all was said last.
     said: Option<Instant>,
     blind: bool,
@@ -76,6 +78,7 @@ impl Cluster {
             places: Places::default(),
             turns: BTreeMap::new(),
             unknown: BTreeMap::new(),
+            records_are_whole: false,
             said: None,
             // Until the shell says that there is an engine.
             blind: true,

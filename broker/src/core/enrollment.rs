@@ -143,6 +143,9 @@ impl Core {
         now: Now,
     ) {
         let Some(token) = token else {
+            if !self.knows_all_farms() {
+                return self.close(connection, Some(retry_after(limits::ENROLL_AGAIN_AFTER)), now);
+            }
             self.counters.refused_not_enrolled += 1;
             return self.refuse(connection, RefusedReason::NotEnrolled, now);
         };

@@ -88,6 +88,8 @@ pub enum Event {
         /// It can.
         there: bool,
     },
+    /// In a cluster: another broker said what can't be read.
+    PeerUnreadable,
     /// In a cluster: another broker said something.
     Peer(Box<PeerMessage>),
     /// The operator issued an enrollment token; it is durable.

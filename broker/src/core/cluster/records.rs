@@ -163,15 +163,28 @@ impl Core {
         if self.enrollment.revoked.contains_key(&farm) || self.farms.is_enrolled(farm) {
             return;
         }
+        if self.farms.enrolled() >= self.settings.limits.farms {
+            self.counters.limit_farms += 1;
+            return;
+        }
         tracing::info!(%farm, name = record.name, "farm enrolled");
         self.farms.add(farm, record);
         self.farm_became_known(farm, now);
+    }
+
+    /// Whether a farm that is not known here may be told that it is not
+    /// enrolled: only by a broker that has read all records once.
+    pub(in crate::core) fn knows_all_farms(&self) -> bool {
+        self.cluster.as_ref().is_none_or(|cluster| cluster.records_are_whole)
     }
 
     /// All that the engine has was read: what is known here and is not there
     /// was lost, and is written again. Nothing else takes a farm away than
     /// its revocation, which is kept for ever.
     pub(in crate::core) fn records_whole(&mut self, farms: &BTreeSet<FarmId>, revoked: &BTreeSet<FarmId>) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.records_are_whole = true;
+        }
         let lost = self.farms.records().filter(|record| !farms.contains(&FarmId::of(&record.key)));
         let lost: Vec<FarmRecord> = lost.cloned().collect();
         for record in lost {

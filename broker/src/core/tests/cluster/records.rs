@@ -128,3 +128,17 @@ fn what_the_engine_lost_is_written_again() {
     world.handle(Event::RecordsWhole { farms: all, revoked: [revoked.farm_id()].into() });
     assert!(world.stored.is_empty(), "nothing is lost, nothing is written");
 }
+
+#[test]
+fn a_mirror_that_is_not_whole_turns_nobody_away_for_good() {
+    let mut net = Net::of(1);
+    let farm = Device::farm(1);
+    let world = &mut net.worlds[0];
+    let connection = world.open();
+    world.authenticate(connection, &farm);
+    assert!(matches!(world.take(connection).last(), Some(FromBroker::RetryAfter(_))));
+    world.handle(Event::RecordsWhole { farms: BTreeSet::new(), revoked: BTreeSet::new() });
+    let connection = world.open();
+    world.authenticate(connection, &farm);
+    assert_eq!(world.refusal(connection), Some(RefusedReason::NotEnrolled));
+}
