@@ -14,7 +14,7 @@ help: ## Show this list
 
 # --- what a fresh machine needs -------------------------------------------
 
-.PHONY: need-rust need-cc need-node tools
+.PHONY: need-rust need-cc need-node tools tools-nats
 need-rust:
 	@command -v $(CARGO) >/dev/null || { echo "cargo is missing: install Rust 1.95 or newer (https://rustup.rs)"; exit 1; }
 
@@ -30,7 +30,12 @@ app/node_modules/.package-lock.json: app/package-lock.json | need-node
 	cd app && npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
-tools: need-rust need-cc ## Install what the checks need (cargo-deny; as root also Debian's OpenSSH, nftables, coturn and pebble)
+# Debian starts it at once, on all addresses.
+tools-nats:
+	@command -v nats-server >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get install -y nats-server && { systemctl disable --now nats-server >/dev/null 2>&1 || true; }; } \
+		|| echo "nats-server is missing, the test of several brokers will be skipped: apt-get install nats-server"
+
+tools: need-rust need-cc tools-nats ## Install what the checks need (cargo-deny; as root also Debian's OpenSSH, nftables, coturn, pebble and NATS)
 	@test -x /usr/sbin/sshd || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get install -y openssh-server openssh-client; } \
 		|| echo "sshd is missing, its test will be skipped: apt-get install openssh-server openssh-client"
 	@{ command -v ip && command -v nft && command -v conntrack; } >/dev/null \
@@ -47,7 +52,7 @@ tools: need-rust need-cc ## Install what the checks need (cargo-deny; as root al
 
 # --- run it ----------------------------------------------------------------
 
-.PHONY: build app demo lab bench card sim powercut abuse load
+.PHONY: build app demo lab bench card sim powercut abuse load cluster cluster-test
 build: need-rust need-cc ## Build every program, optimised, and the phone app where Node.js is
 	$(CARGO) build --release --locked $(PROGRAMS)
 	@if command -v npm >/dev/null; then $(MAKE) -s app; else \
@@ -80,6 +85,17 @@ powercut: build ## Power cuts, kills and failing disks against the store (POWERC
 load: build ## Ten thousand devices at one broker, beside mosquitto and node ws (LOAD='--devices N')
 	target/release/load $(LOAD)
 
+# Built apart: what is in target/release stays the broker without it.
+cluster: build
+	mkdir -p target/cluster
+	$(CARGO) build --release --locked --workspace --bin farm-broker --features farm-broker/cluster
+	cp -f target/release/farm-broker target/cluster/
+	$(CARGO) build --release --locked --workspace --bin farm-broker
+	ln -sf $(foreach p,farm-agent farm-connect greenhouse,../release/$(p)) target/cluster/
+
+cluster-test: tools-nats cluster ## Three brokers over NATS JetStream, and any of them killed (CLUSTER='--quick', '--kills N --seed N')
+	FARM_BIN_DIR=target/cluster target/release/cluster-test $(CLUSTER)
+
 abuse: build ## Hostile traffic against the broker, with honest devices beside it (ABUSE='--only tls …')
 	target/release/abuse $(ABUSE)
 
@@ -95,6 +111,7 @@ test: ## Formatting, lints, unit, property and end-to-end tests; one summary
 lint: need-rust need-cc app/node_modules/.package-lock.json ## Formatting and lints
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) clippy --workspace --lib --bins --locked --features farm-broker/cluster -- -D warnings
 	cd app && npm run --silent lint
 
 deny: tools ## Licences, banned crates and sources
@@ -106,7 +123,8 @@ audit: tools ## Known vulnerabilities (needs the internet)
 
 # Always the whole workspace, and tests chosen by name: chosen by package, each
 # choice would build the dependencies again, with other features. The property
-# tests and simulations are many times faster optimised.
+# tests and simulations are many times faster optimised. With the feature that
+# is off by default, so that its tests run, too; end to end without it.
 END_TO_END := $(patsubst tests/tests/%.rs,--test %,$(wildcard tests/tests/*.rs)) \
 	$(patsubst tests/powercut/tests/%.rs,--test %,$(wildcard tests/powercut/tests/*.rs))
 # A crate's tests lie in tests/NAME.rs, or in tests/NAME/main.rs.
@@ -116,7 +134,7 @@ UNIT := --lib --bins \
 	$(foreach crate,$(CRATES),$(patsubst $(crate)/tests/%/main.rs,--test %,$(wildcard $(crate)/tests/*/main.rs)))
 
 unit: need-rust need-cc ## Unit and property tests
-	$(CARGO) test --release --locked --workspace $(UNIT)
+	$(CARGO) test --release --locked --workspace --features farm-broker/cluster $(UNIT)
 	@$(MAKE) -s unit-app
 
 unit-app: app/node_modules/.package-lock.json ## The app's unit tests

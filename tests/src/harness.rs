@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::ops::Range;
 
 mod binaries;
+mod echo;
 mod error;
 pub mod farm;
 mod hash;
@@ -19,6 +20,7 @@ mod usage;
 mod wait;
 
 pub use binaries::{BIN_DIR, binary};
+pub use echo::{Echoes, echo_service};
 pub use error::HarnessError;
 pub use hash::{Hasher, hex, sha256};
 pub use lines::{Line, Source};

@@ -5,6 +5,7 @@
 
 pub mod abuse;
 pub mod bench;
+pub mod cluster;
 pub mod demo;
 pub mod device;
 pub mod greenhouse;
