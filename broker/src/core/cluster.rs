@@ -137,7 +137,7 @@ impl Core {
             Heard::New => self.watch_lease(from),
             Heard::AfterGap => self.counters.peer_gaps += 1,
             Heard::Late => return,
-            Heard::TooMany => return self.counters.limit_peers += 1,
+            Heard::TooMany => return self.counters.peer_too_many += 1,
         }
         match body {
             Body::Beat(beat) => self.peer_beat(from, &beat),

@@ -107,8 +107,8 @@ counters! {
     peer_unreadable,
     /// Records that the engine of the cluster had lost and was given again.
     restored,
-    /// Limit: brokers of one cluster.
-    limit_peers,
+    /// Messages of brokers beyond the 32 of one cluster, which are not listened to.
+    peer_too_many,
     /// Signals whose receiver is not here, not known to the sender, or unknown.
     undelivered_offline,
     /// Limit: sockets altogether.
