@@ -30,17 +30,18 @@ pub(super) fn measure(part: &mut Part) -> Result<(), Trouble> {
         }
     }
     if !found {
-        let reason = "none was built with cargo build --profile device";
+        let reason = "none was built: make card, make cross";
         part.push(Row::missing("farm-agent", reason));
     }
     Ok(())
 }
 
-/// Where the profile's programs lie: `target/device` and `target/TRIPLE/device`.
+/// Where the profile's programs lie: `target/device` and, by `image/cross`,
+/// `target/cross/TRIPLE/device`.
 fn directories(target: &Path) -> Vec<(String, PathBuf)> {
     let mut all = vec![(std::env::consts::ARCH.to_owned(), target.join(PROFILE))];
     // Without the directory there is nothing in it.
-    let entries = std::fs::read_dir(target).into_iter().flatten().flatten();
+    let entries = std::fs::read_dir(target.join("cross")).into_iter().flatten().flatten();
     for entry in entries {
         let dir = entry.path().join(PROFILE);
         if dir.is_dir() {
