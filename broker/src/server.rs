@@ -1,5 +1,6 @@
 //! The server: everything around the core that does I/O.
 
+mod accept;
 mod actor;
 mod address;
 mod admission;
@@ -12,10 +13,12 @@ pub mod http;
 pub mod inherited;
 pub mod listen;
 pub mod metrics;
+mod options;
 mod origin;
 pub mod outbox;
 mod redirect;
 pub mod relay;
+mod report;
 mod scribe;
 pub mod site;
 mod socket;
@@ -25,7 +28,7 @@ mod thread;
 pub mod tls;
 pub mod webhook;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -37,146 +40,40 @@ use std::time::{Duration, Instant};
 use async_channel::{Receiver, Sender};
 use farm_store::Store;
 use ring::rand::{SecureRandom, SystemRandom};
-use smol::net::{TcpListener, TcpStream};
 use smol::{Task, Timer};
 
 use crate::core::counters::Counters;
-use crate::core::relay::{Issuer, Reach, RelayLimits, Secret};
+use crate::core::relay::{Issuer, Reach, Secret};
 use crate::core::{Core, Event, Limits, Settings};
-use crate::register::{Engine, Register};
-use crate::store::{self, Records, RecordsError};
+use crate::register::Register;
+use crate::store::{self, Records};
+use accept::accept;
 use actor::{Actor, Input};
-use admission::{Admission, Ticket};
+use admission::Admission;
 use datagrams::{Datagrams, Served, Watched};
-use desk::{Desk, DeskError};
+use desk::Desk;
 use digest::Digest;
 use herald::{Ear, News};
 use http::Front;
-use inherited::Inherited;
-use listen::{ListenError, StunListen};
+use listen::ListenError;
 use metrics::Metrics;
 use outbox::Waiting;
 use redirect::Redirect;
-use relay::{AddressError, Relay, RelayOptions};
-use site::Site;
+use relay::{AddressError, Relay};
+use report::{Report, reported};
 use tally::Tally;
-use thread::{Door, Thread};
-use tls::{CertificateSource, Opened, Tls, TlsError};
-use webhook::Webhook;
+use thread::Thread;
+use tls::{Opened, Tls};
+
+pub use options::{AlertOptions, Changes, Options, RelayChoice, StartError};
 
 /// Devices get this long to take their farewell when the broker ends, and
 /// whoever was accepted just before to get an answer: the sockets' own farewell
 /// takes at most 2 s, see also `DRAIN` in `http`.
 const SHUTDOWN_WITHIN: Duration = Duration::from_secs(3);
 
-/// Rest after an error of accept: it is about used up file descriptors, which
-/// come back when connections end.
-const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
-
 /// Sockets of collectors of figures.
 const COLLECTORS: usize = 16;
-
-/// Connections accepted before other tasks get their turn.
-const ACCEPT_BATCH: u32 = 32;
-
-/// What the operator decides.
-pub struct Options {
-    /// Sockets that the service manager holds, for the addresses below.
-    pub inherited: Inherited,
-    /// Where to listen for HTTP and WebSockets. Port 0: any.
-    pub listen: SocketAddr,
-    /// With TLS, by a certificate from here.
-    pub tls: Option<CertificateSource>,
-    /// Where to send browsers on to `https`.
-    pub redirect: Option<SocketAddr>,
-    /// Where to show figures to Prometheus.
-    pub metrics: Option<SocketAddr>,
-    /// Host and port that browsers are sent to, if not where they came from.
-    pub authority: Option<String>,
-    /// Where to answer STUN.
-    pub stun: StunListen,
-    /// The state directory.
-    pub state: PathBuf,
-    /// Names by which devices may call this broker, see [`Settings::names`].
-    pub names: BTreeSet<String>,
-    /// Origins of the app's pages besides the host that they call, see [`origin`].
-    pub origins: BTreeSet<String>,
-    /// Proxies whose `X-Forwarded-For` is believed.
-    pub trusted_proxies: Vec<IpAddr>,
-    /// What devices may do.
-    pub limits: Limits,
-    /// Where devices may have their packets relayed.
-    pub relay: RelayChoice,
-    /// What joins it with other brokers.
-    pub cluster: Option<Box<dyn Engine>>,
-    /// Whom to tell of farms that are away or back.
-    pub alerts: Option<AlertOptions>,
-    /// What is served besides.
-    pub site: Arc<dyn Site>,
-}
-
-/// Whom to tell of farms that are away or back.
-#[derive(Debug, Clone)]
-pub struct AlertOptions {
-    /// How long a farm is away before it is told.
-    pub after: Duration,
-    /// To whom.
-    pub webhook: Webhook,
-}
-
-/// What an operator may change while the broker runs.
-#[derive(Debug, Clone)]
-pub struct Changes {
-    /// Of these, the sockets and connections altogether and per address.
-    pub limits: Limits,
-    /// The relay's, where the broker has one of its own.
-    pub relay_limits: Option<RelayLimits>,
-    /// Whom to tell.
-    pub alerts: Option<AlertOptions>,
-}
-
-/// Which relay devices are told of.
-pub enum RelayChoice {
-    /// None.
-    Off,
-    /// The broker's own; its host, if devices don't reach it where they reach
-    /// the broker.
-    Embedded(RelayOptions, Option<String>),
-    /// Another program's, and the secret that it was given.
-    External(Reach, String),
-}
-
-/// Why the broker did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// A port can't be had.
-    #[error(transparent)]
-    Listen(#[from] ListenError),
-    /// TLS can't be had.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// The state directory can't be used.
-    #[error(transparent)]
-    Records(#[from] RecordsError),
-    /// The admin socket can't be had.
-    #[error(transparent)]
-    Desk(#[from] DeskError),
-    /// The relay has no address.
-    #[error(transparent)]
-    Relay(#[from] AddressError),
-    /// The store has no place for the relay's secret.
-    #[error("the relay's secret can't be stored: {0}")]
-    Secret(#[from] farm_store::Error),
-    /// The operating system gives no randomness.
-    #[error("the operating system gives no randomness")]
-    Randomness,
-    /// The operating system gives no means to wait for sockets.
-    #[error("sockets can't be waited for: {0}; if files are short, raise LimitNOFILE")]
-    Sockets(io::Error),
-    /// The operating system gives no thread.
-    #[error("no thread to work with: {0}")]
-    Thread(io::Error),
-}
 
 /// A running broker. It runs on threads of its own, see [`thread`].
 pub struct Server {
@@ -553,81 +450,6 @@ async fn open(state: PathBuf) -> Result<(Store, Records), StartError> {
     Ok(opened?)
 }
 
-/// Reports the end of a part, by a panic too, when it is dropped.
-struct Report(&'static str, Sender<&'static str>);
-
-impl Drop for Report {
-    fn drop(&mut self) {
-        // Full: another part has failed already.
-        let _full = self.1.try_send(self.0);
-    }
-}
-
-/// A task whose end, by a panic too, is reported.
-fn reported(
-    name: &'static str,
-    failed: &Sender<&'static str>,
-    task: impl Future<Output = ()> + Send + 'static,
-) -> impl Future<Output = ()> + Send + 'static {
-    let report = Report(name, failed.clone());
-    async move {
-        let _report = report;
-        task.await;
-    }
-}
-
 fn local(address: io::Result<SocketAddr>, asked: SocketAddr) -> Result<SocketAddr, ListenError> {
     address.map_err(|source| ListenError { address: asked, transport: "TCP", option: "--listen", source })
-}
-
-/// Lets connections in, each served by a task of its own.
-async fn accept<F>(
-    listener: TcpListener,
-    admission: Admission,
-    trusted_proxies: Vec<IpAddr>,
-    door: Door,
-    serve: impl Fn(TcpStream, SocketAddr, Ticket) -> F,
-) where
-    F: Future<Output = ()> + Send + 'static,
-{
-    let mut count = 0u32;
-    let mut told = 0;
-    loop {
-        count = count.wrapping_add(1);
-        if count.is_multiple_of(ACCEPT_BATCH) {
-            smol::future::yield_now().await;
-        }
-        let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted; if this stays, raise the limit of open files");
-                Timer::after(ACCEPT_AGAIN_AFTER).await;
-                continue;
-            }
-        };
-        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        let is_proxy = trusted_proxies.contains(&peer.ip());
-        let Some(ticket) = admission.enter(peer.ip(), is_proxy, Instant::now()) else {
-            // Doubling: a flood must not fill the log.
-            let refused = admission.refused();
-            if refused >= told * 2 {
-                told = refused.max(1);
-                tracing::warn!(refused, "sockets turned away: too many are open");
-            }
-            continue;
-        };
-        door.spawn(serve(stream, peer, ticket)).detach();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_part_that_panics_is_reported() {
-        let (failed, failures) = async_channel::bounded(1);
-        let _task = smol::spawn(reported("core", &failed, async { panic!("on purpose") }));
-        assert_eq!(smol::block_on(failures.recv()), Ok("core"));
-    }
 }
