@@ -79,6 +79,7 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Core {
     settings: Settings,
+    started: Instant,
     connections: BTreeMap<ConnectionId, Connection>,
     per_address: BTreeMap<Network, usize>,
     states: ConnectionStates,
@@ -175,6 +176,7 @@ impl Core {
             handshakes_per_address: Buckets::new(limits.handshakes_per_address, remembered),
             token_guesses: Buckets::new(limits.token_guesses, remembered),
             settings,
+            started: now.instant,
             connections: BTreeMap::new(),
             per_address: BTreeMap::new(),
             states: ConnectionStates::default(),

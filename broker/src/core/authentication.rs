@@ -10,6 +10,7 @@ use farm_protocol::keys::{KeyError, Nonce, PublicKey, Signature};
 
 use super::connection_state::{DeviceId, Verdict};
 use super::event::{ConnectionId, Now};
+use super::presence::Proof;
 use super::timers::Timer;
 use super::{Core, Device, Phase, limits, refused};
 
@@ -22,8 +23,8 @@ pub(super) struct Entrant {
     pub(super) key: PublicKey,
     pub(super) boot: BootId,
     pub(super) epoch: Epoch,
-    /// A farm's, verified.
-    pub(super) presence: Option<Signature>,
+    /// A farm's.
+    pub(super) presence: Option<Proof>,
     pub(super) name: Option<String>,
 }
 
@@ -47,21 +48,19 @@ impl Core {
         claim: Authenticate,
         now: Now,
     ) {
-        if let Err(reason) = self.check(&nonce, &claim) {
-            match reason {
-                RefusedReason::WrongBrokerName => self.counters.refused_wrong_name += 1,
-                RefusedReason::BadSignature => self.counters.refused_bad_signature += 1,
-                _ => self.counters.refused_protocol += 1,
+        let presence = match self.check(&nonce, &claim) {
+            Ok(presence) => presence,
+            Err(reason) => {
+                match reason {
+                    RefusedReason::WrongBrokerName => self.counters.refused_wrong_name += 1,
+                    RefusedReason::BadSignature => self.counters.refused_bad_signature += 1,
+                    _ => self.counters.refused_protocol += 1,
+                }
+                return self.refuse(connection, reason, now);
             }
-            return self.refuse(connection, reason, now);
-        }
-        let entrant = Entrant {
-            key: claim.key,
-            boot: claim.boot,
-            epoch: claim.epoch,
-            presence: claim.presence,
-            name: claim.name,
         };
+        let entrant =
+            Entrant { key: claim.key, boot: claim.boot, epoch: claim.epoch, presence, name: claim.name };
         match claim.role {
             Role::Phone => {
                 let session = SessionId { phone: PhoneId::of(&claim.key), slot: claim.slot };
@@ -83,7 +82,8 @@ impl Core {
         }
     }
 
-    fn check(&self, nonce: &Nonce, claim: &Authenticate) -> Result<(), RefusedReason> {
+    /// Gives a farm's word on its presence.
+    fn check(&self, nonce: &Nonce, claim: &Authenticate) -> Result<Option<Proof>, RefusedReason> {
         let texts = [Some(&claim.broker), claim.enrollment_token.as_ref(), claim.name.as_ref()];
         let fits = texts.into_iter().flatten().all(|text| text.len() <= MAX_TEXT);
         let slot_fits = claim.role == Role::Phone || claim.slot.number() == 0;
@@ -95,12 +95,38 @@ impl Core {
             return Err(RefusedReason::WrongBrokerName);
         }
         claim.verify(nonce).map_err(|_| RefusedReason::BadSignature)?;
-        if claim.role == Role::Farm {
-            let proof = claim.presence.ok_or(RefusedReason::ProtocolError)?;
-            verify_presence(&claim.key, (claim.boot, claim.epoch), proof)
-                .map_err(|_| RefusedReason::BadSignature)?;
+        if claim.role != Role::Farm {
+            return Ok(None);
         }
-        Ok(())
+        let proof = claim.presence.ok_or(RefusedReason::ProtocolError)?;
+        if self.presence_can_wait(FarmId::of(&claim.key)) {
+            return Ok(Some(Proof::Unchecked(proof)));
+        }
+        verify_presence(&claim.key, (claim.boot, claim.epoch), proof)
+            .map_err(|_| RefusedReason::BadSignature)?;
+        Ok(Some(Proof::Checked(proof)))
+    }
+
+    /// Whether nobody is told of this farm now: no phone, no other broker.
+    fn presence_can_wait(&self, farm: FarmId) -> bool {
+        self.cluster.is_none() && self.farms.is_enrolled(farm) && self.watchers.of(farm).next().is_none()
+    }
+
+    /// A farm's presence is about to be told to a phone that may know it. A
+    /// farm whose own word on it does not hold is sent away.
+    pub(super) fn check_presence(&mut self, farm: FarmId, now: Now) {
+        let key = self.farms.record(farm).map(|record| record.key);
+        let Some((key, seen)) = key.zip(self.farms.seen_mut(farm)) else { return };
+        let Proof::Unchecked(proof) = seen.proof else { return };
+        if verify_presence(&key, (seen.boot, seen.epoch), proof).is_ok() {
+            seen.proof = Proof::Checked(proof);
+            return;
+        }
+        seen.proof = Proof::Wrong;
+        self.counters.refused_bad_signature += 1;
+        if let Some(connection) = self.states.connection_of(DeviceId::Farm(farm)) {
+            self.refuse(connection, RefusedReason::BadSignature, now);
+        }
     }
 
     /// Gives an authenticated device its place, or the reason why not.
@@ -127,7 +153,8 @@ impl Core {
         let former = self.states.enter(id, run, connection, now.instant);
         self.take_turn(id);
         self.timers.disarm(Timer::Device(id));
-        self.timers.arm(Timer::Connection(connection), now.instant + limits::STALE_AFTER);
+        let look_at = self.look_at(now.instant + limits::STALE_AFTER, now.instant);
+        self.timers.arm(Timer::Connection(connection), look_at);
         if let Some(former) = former {
             self.counters.superseded += 1;
             self.close(former, Some(refused(RefusedReason::Superseded)), now);

@@ -1,8 +1,14 @@
 //! The cleanup manager: what is overdue is closed, what is gone is forgotten.
 
+use std::time::{Duration, Instant};
+
 use super::event::{ConnectionId, Now};
 use super::timers::Timer;
 use super::{Core, Phase, limits, retry_after};
+
+/// Connections whose time may have come are looked at together: each by itself
+/// would wake the broker half as often again as all heartbeats do.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 impl Core {
     /// Does everything whose time has come.
@@ -48,12 +54,21 @@ impl Core {
                 // The timer is not moved at each message, only when it fires.
                 let stale_at = opened.heard + limits::STALE_AFTER;
                 if stale_at > now.instant {
-                    self.timers.arm(Timer::Connection(connection), stale_at);
+                    self.timers.arm(Timer::Connection(connection), self.look_at(stale_at, now.instant));
                 } else {
                     self.counters.stale_connections += 1;
                     self.close(connection, None, now);
                 }
             }
         }
+    }
+
+    /// When to look at a connection that is stale then unless it says something:
+    /// earlier, with others, or at that time.
+    pub(super) fn look_at(&self, stale_at: Instant, now: Instant) -> Instant {
+        let since = stale_at.saturating_duration_since(self.started);
+        let early = Duration::from_nanos((since.as_nanos() % LOOK_EVERY.as_nanos()) as u64);
+        let together = stale_at.checked_sub(early).unwrap_or(stale_at);
+        if together > now { together } else { stale_at }
     }
 }

@@ -25,6 +25,7 @@ use super::authentication::verify_presence;
 use super::connection_state::{DeviceId, Verdict, judge};
 use super::enrollment::presentable;
 use super::event::{Action, Now};
+use super::presence::Proof;
 use super::timers::Timer;
 use super::{Core, refused};
 
@@ -228,7 +229,7 @@ impl Core {
         let checked = self
             .farms
             .seen(farm)
-            .is_some_and(|seen| (seen.boot, seen.epoch) == run && seen.proof == here.proof);
+            .is_some_and(|seen| (seen.boot, seen.epoch) == run && seen.proof == Proof::Checked(here.proof));
         checked
             || self
                 .farms
@@ -250,7 +251,7 @@ impl Core {
         let Some(here) = claim.farm else { return };
         let ago = std::time::Duration::from_secs(here.since_seconds);
         let since = now.instant.checked_sub(ago).unwrap_or(now.instant);
-        self.farm_came(farm, (claim.boot, claim.epoch), here.proof, here.address, since, now);
+        self.farm_came(farm, (claim.boot, claim.epoch), Proof::Checked(here.proof), here.address, since, now);
     }
 
     /// The record of a farm came: it may be with another broker already.
@@ -346,7 +347,7 @@ impl Core {
             DeviceId::Farm(farm) => {
                 let seen = self.farms.seen(farm)?;
                 let since_seconds = now.instant.saturating_duration_since(seen.since).as_secs();
-                Some(FarmHere { proof: seen.proof, address: seen.address, since_seconds })
+                Some(FarmHere { proof: seen.proof.checked()?, address: seen.address, since_seconds })
             }
             DeviceId::Phone(_) => None,
         };

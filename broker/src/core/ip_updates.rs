@@ -11,13 +11,12 @@ use farm_protocol::broker::{
 };
 use farm_protocol::epoch::Epoch;
 use farm_protocol::id::{BootId, FarmId, PhoneId, SessionId};
-use farm_protocol::keys::Signature;
 use farm_protocol::relay::Relay;
 
 use super::authentication::verify_presence;
 use super::connection_state::DeviceId;
 use super::event::{ConnectionId, Now};
-use super::presence::Version;
+use super::presence::{Proof, Version};
 use super::relay::limits::CREDENTIALS_LAST;
 use super::timers::Timer;
 use super::{Core, Phase};
@@ -28,7 +27,7 @@ impl Core {
         &mut self,
         farm: FarmId,
         run: (BootId, Epoch),
-        proof: Signature,
+        proof: Proof,
         address: IpAddr,
         since: Instant,
         now: Now,
@@ -91,7 +90,7 @@ impl Core {
                 return self.protocol_error(connection, now);
             }
             if let Some(observed) = self.connections.get(&connection).map(|c| c.observed) {
-                self.farm_came(farm, run, proof, observed.ip(), now.instant, now);
+                self.farm_came(farm, run, Proof::Checked(proof), observed.ip(), now.instant, now);
             }
         } else if self.states.raise(device, heartbeat.epoch).is_none() {
             return self.protocol_error(connection, now);
@@ -211,6 +210,9 @@ impl Core {
     }
 
     fn send_presence(&mut self, farm: FarmId, connection: ConnectionId, version: Version, now: Now) {
+        if version != 0 {
+            self.check_presence(farm, now);
+        }
         let presence = self.farms.presence(farm, version != 0, now.instant);
         self.counters.presence += 1;
         self.watchers.sent(farm, connection, version);

@@ -18,13 +18,36 @@ use super::limits::EXCHANGE_LASTS;
 /// is compared by one number. 0 stands for "nothing is known".
 pub(super) type Version = u64;
 
+/// A farm's signature over its boot and epoch, for its phones. To check it is a
+/// tenth of what a farm's coming costs, and most farms are looked at by nobody
+/// while they are connected: it is checked before the first phone gets it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// It holds.
+    Checked(Signature),
+    /// Nobody needed it yet.
+    Unchecked(Signature),
+    /// It does not hold: nobody gets it.
+    Wrong,
+}
+
+impl Proof {
+    /// What may be handed on.
+    pub(super) fn checked(self) -> Option<Signature> {
+        match self {
+            Self::Checked(proof) => Some(proof),
+            Self::Unchecked(_) | Self::Wrong => None,
+        }
+    }
+}
+
 /// What a farm looked like when it was last seen, since the broker started.
 #[derive(Debug)]
 pub(super) struct Seen {
     pub(super) online: bool,
     pub(super) boot: BootId,
     pub(super) epoch: Epoch,
-    pub(super) proof: Signature,
+    pub(super) proof: Proof,
     /// When `online` or `boot` changed last.
     pub(super) since: Instant,
     pub(super) version: Version,
@@ -154,7 +177,7 @@ impl Farms {
         &mut self,
         farm: FarmId,
         (boot, epoch): (BootId, Epoch),
-        proof: Signature,
+        proof: Proof,
         address: IpAddr,
         since: Instant,
     ) -> bool {
@@ -280,12 +303,14 @@ impl Farms {
 
     /// The message to a phone that may know (`known`) or may not.
     pub(super) fn presence(&self, farm: FarmId, known: bool, now: Instant) -> Presence {
-        let state = self.seen(farm).filter(|_| known).map(|seen| PresenceState {
-            online: seen.online,
-            boot: seen.boot,
-            epoch: seen.epoch,
-            proof: seen.proof,
-            since_seconds: now.saturating_duration_since(seen.since).as_secs(),
+        let state = self.seen(farm).filter(|_| known).and_then(|seen| {
+            Some(PresenceState {
+                online: seen.online,
+                boot: seen.boot,
+                epoch: seen.epoch,
+                proof: seen.proof.checked()?,
+                since_seconds: now.saturating_duration_since(seen.since).as_secs(),
+            })
         });
         Presence { farm, state }
     }

@@ -89,8 +89,9 @@ fn a_farm_has_one_slot_and_states_its_presence() {
     world.say(connection, ToBroker::Authenticate(Box::new(claim.clone())));
     assert_eq!(world.refusal(connection), Some(RefusedReason::ProtocolError));
 
+    // One that is not enrolled is looked at closely; for others see `presence`.
     let connection = world.open();
-    let mut claim = farm.authenticate(&world.nonce(connection));
+    let mut claim = Device::farm(2).authenticate(&world.nonce(connection));
     claim.presence = Some(claim.signature);
     world.say(connection, ToBroker::Authenticate(Box::new(claim)));
     assert_eq!(world.refusal(connection), Some(RefusedReason::BadSignature));

@@ -188,3 +188,59 @@ fn the_farms_longest_away_are_no_longer_shown_past_the_bound() {
     assert_eq!(world.core.farms.shown_offline(), 2);
     world.check_invariants();
 }
+
+#[test]
+fn a_presence_is_checked_before_a_phone_is_told_of_it() {
+    let mut world = World::new();
+    let (farm, phone) = (Device::farm(1), Device::phone(1));
+    world.enroll(&farm);
+    let come = |world: &mut World, honest: bool| {
+        let connection = world.open();
+        let mut claim = farm.authenticate(&world.nonce(connection));
+        if !honest {
+            claim.presence = Some(claim.signature);
+        }
+        world.say(connection, ToBroker::Authenticate(Box::new(claim)));
+        connection
+    };
+    // Nobody looks: the farm is in, as it has proved who it is.
+    let at_farm = come(&mut world, false);
+    world.say(at_farm, access(&[&phone], &[]));
+    let at_stranger = world.enter(&Device::phone(2));
+    world.say(at_stranger, watch(&[&farm]));
+    assert!(!world.is_closed(at_farm), "a stranger is told nothing");
+    let at_phone = world.enter(&phone);
+    world.say(at_phone, watch(&[&farm]));
+    assert!(world.presences(at_phone).iter().all(|presence| presence.state.is_none()));
+    assert_eq!(world.refusal(at_farm), Some(RefusedReason::BadSignature));
+    // While somebody looks it does not get in at all.
+    let again = come(&mut world, false);
+    assert_eq!(world.refusal(again), Some(RefusedReason::BadSignature));
+    assert!(world.take(at_phone).is_empty());
+    assert_eq!(world.core.counters().refused_bad_signature, 2);
+    let at_farm = come(&mut world, true);
+    world.say(at_farm, access(&[&phone], &[]));
+    assert!(world.presences(at_phone).pop().unwrap().state.is_some_and(|state| state.online));
+}
+
+#[test]
+fn a_presence_that_waited_is_checked_when_the_farm_lists_its_watcher() {
+    for honest in [true, false] {
+        let mut world = World::new();
+        let (farm, phone) = (Device::farm(1), Device::phone(1));
+        world.enroll(&farm);
+        let at_farm = world.open();
+        let mut claim = farm.authenticate(&world.nonce(at_farm));
+        if !honest {
+            claim.presence = Some(claim.signature);
+        }
+        world.say(at_farm, ToBroker::Authenticate(Box::new(claim)));
+        let at_phone = world.enter(&phone);
+        world.say(at_phone, watch(&[&farm]));
+        assert_eq!(world.one_state(at_phone), None);
+        world.say(at_farm, access(&[&phone], &[]));
+        assert_eq!(world.is_closed(at_farm), !honest);
+        let shown = world.presences(at_phone).iter().any(|presence| presence.state.is_some());
+        assert_eq!(shown, honest);
+    }
+}
