@@ -16,6 +16,7 @@ pub mod metrics;
 mod options;
 mod origin;
 pub mod outbox;
+mod reactor;
 mod redirect;
 pub mod relay;
 mod report;
@@ -58,6 +59,7 @@ use http::Front;
 use listen::ListenError;
 use metrics::Metrics;
 use outbox::Waiting;
+use reactor::Listener;
 use redirect::Redirect;
 use relay::{AddressError, Relay};
 use report::{Report, reported};
@@ -106,13 +108,11 @@ impl Server {
     /// # Errors
     /// [`StartError`]; its text says what to do.
     pub async fn start(mut options: Options) -> Result<Self, StartError> {
-        let (listener, stun_socket) =
-            listen::bind(&mut options.inherited, options.listen, options.stun).await?;
+        let (listener, stun_socket) = listen::bind(&mut options.inherited, options.listen, options.stun)?;
         let address = local(listener.local_addr(), options.listen)?;
         let redirect =
-            listen::bind_plain(&mut options.inherited, options.redirect, "redirect in the config").await?;
-        let metrics =
-            listen::bind_plain(&mut options.inherited, options.metrics, "metrics in the config").await?;
+            listen::bind_plain(&mut options.inherited, options.redirect, "redirect in the config")?;
+        let metrics = listen::bind_plain(&mut options.inherited, options.metrics, "metrics in the config")?;
         for address in options.inherited.unused() {
             tracing::warn!(%address, "a socket of the service manager is not used: the config names no such address");
         }
@@ -253,7 +253,7 @@ impl Server {
             door.spawn(reported(
                 "listener",
                 &failed,
-                accept(listener, admission.clone(), proxies.clone(), door.clone(), welcome),
+                accept(Listener::new(listener), admission.clone(), proxies.clone(), door.clone(), welcome),
             )),
             devices.spawn(reported("admin socket", &failed, desk.serve(desk_listener))),
             devices.spawn(reported("herald", &failed, herald.run())),
@@ -288,7 +288,7 @@ impl Server {
             door.spawn(reported(
                 "redirect",
                 &failed,
-                accept(listener, admission.clone(), proxies, door.clone(), serve),
+                accept(Listener::new(listener), admission.clone(), proxies, door.clone(), serve),
             ))
         }));
         tasks.extend(metrics.map(|listener| {
@@ -299,7 +299,7 @@ impl Server {
             // Its own: figures are wanted most when everything else is full.
             let few = Limits { sockets: COLLECTORS, ..limits.clone() };
             let admission = Admission::new(&few, Arc::default());
-            let served = accept(listener, admission, Vec::new(), door.clone(), serve);
+            let served = accept(Listener::new(listener), admission, Vec::new(), door.clone(), serve);
             door.spawn(reported("metrics", &failed, served))
         }));
         Ok(Self {

@@ -3,10 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use smol::Timer;
-use smol::net::{TcpListener, TcpStream};
-
 use super::admission::{Admission, Ticket};
+use super::reactor::{Alarm, Listener, Stream};
 use super::thread::Door;
 
 /// Rest after an error of accept: it is about used up file descriptors, which
@@ -18,11 +16,11 @@ const ACCEPT_BATCH: u32 = 32;
 
 /// Lets connections in, each served by a task of its own.
 pub(super) async fn accept<F>(
-    listener: TcpListener,
+    mut listener: Listener,
     admission: Admission,
     trusted_proxies: Vec<IpAddr>,
     door: Door,
-    serve: impl Fn(TcpStream, SocketAddr, Ticket) -> F,
+    serve: impl Fn(Stream, SocketAddr, Ticket) -> F,
 ) where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -37,7 +35,7 @@ pub(super) async fn accept<F>(
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted; if this stays, raise the limit of open files");
-                Timer::after(ACCEPT_AGAIN_AFTER).await;
+                Alarm::after(ACCEPT_AGAIN_AFTER).await;
                 continue;
             }
         };

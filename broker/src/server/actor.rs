@@ -10,12 +10,12 @@ use bytes::Bytes;
 use farm_protocol::broker::FromBroker;
 use farm_protocol::codec;
 use farm_protocol::id::FarmId;
-use smol::Timer;
 
 use super::digest::Digest;
 use super::herald::{Ear, News};
 use super::metrics::Stock;
 use super::outbox::Outbox;
+use super::reactor::Alarm;
 use super::relay::Relay;
 use super::scribe::{Note, Notes};
 use super::tally::Tally;
@@ -101,15 +101,13 @@ pub(super) struct Actor {
 impl Actor {
     /// Runs until told to end.
     pub(super) async fn run(mut self) {
-        // One for all rounds: to set it anew costs the runtime a wake-up.
-        let mut alarm = Timer::never();
-        let mut set = None;
+        let mut set = Instant::now();
+        let mut alarm = Alarm::at(set);
         loop {
             let core_due = self.core.poll_timeout().map(|(at, _)| at);
             let due = core_due.map_or(self.digest.due(), |at| at.min(self.digest.due()));
-            if set != Some(due) {
-                alarm.set_at(due);
-                set = Some(due);
+            if set != due {
+                (alarm, set) = (Alarm::at(due), due);
             }
             let first = smol::future::or(async { Some(self.inputs.recv().await) }, async {
                 (&mut alarm).await;
@@ -123,10 +121,7 @@ impl Actor {
                 }
                 // Not while `reports` is held.
                 Some(Err(_)) => return,
-                None => {
-                    set = None;
-                    self.handle(Event::Timeout);
-                }
+                None => self.handle(Event::Timeout),
             }
             for _ in 0..BATCH {
                 let Ok(input) = self.inputs.try_recv() else {
@@ -136,7 +131,9 @@ impl Actor {
                     return;
                 }
             }
-            self.digest.look(&self.tally.with(self.core.counters()), Instant::now());
+            if self.digest.due() <= Instant::now() {
+                self.digest.look(&self.tally.with(self.core.counters()), Instant::now());
+            }
             smol::future::yield_now().await;
         }
     }

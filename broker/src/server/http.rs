@@ -21,16 +21,15 @@ use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
-use smol::Timer;
 use smol::future::or;
-use smol::net::TcpStream;
-use smol_hyper::rt::{FuturesIo, SmolTimer};
+use smol_hyper::rt::FuturesIo;
 
 use super::actor::Input;
 use super::address::client_address;
 use super::admission::Ticket;
 use super::origin;
 use super::outbox::Waiting;
+use super::reactor::{Alarm, AlarmTimer, Stream};
 use super::relay::{Begun, Relay, is_turn};
 use super::site::{Page, Site, text};
 use super::socket::Socket;
@@ -93,7 +92,7 @@ impl Front {
     pub(super) async fn welcome(
         self: Arc<Self>,
         tls: Option<Tls>,
-        stream: TcpStream,
+        stream: Stream,
         peer: SocketAddr,
         ticket: Ticket,
     ) {
@@ -103,7 +102,13 @@ impl Front {
 
     /// After a TLS handshake, where there is TLS. What speaks TURN, in TLS or
     /// without it, goes to the relay: its first byte tells.
-    async fn receive(self: Arc<Self>, tls: Option<Tls>, stream: TcpStream, peer: SocketAddr, ticket: Ticket) {
+    async fn receive(
+        self: Arc<Self>,
+        tls: Option<Tls>,
+        mut stream: Stream,
+        peer: SocketAddr,
+        ticket: Ticket,
+    ) {
         if let Some(relay) = &self.relay {
             let mut first = [0];
             match self.unless_stopped(soon(stream.peek(&mut first))).await {
@@ -113,7 +118,7 @@ impl Front {
                 Err(error) => return self.failed(tls.is_some(), &error),
             }
         }
-        let Some(tls) = tls else { return self.serve(stream, peer, ticket).await };
+        let Some(tls) = tls else { return Box::pin(self.serve(stream, peer, ticket)).await };
         // Boxed: what a handshake needs is given back when it is done.
         let stream = match Box::pin(self.unless_stopped(tls.handshake(stream))).await {
             Ok(stream) => stream,
@@ -122,7 +127,8 @@ impl Front {
         match self.unless_stopped(soon(Begun::open(stream))).await {
             Ok((first, stream)) => match &self.relay {
                 Some(relay) if is_turn(first) => relay.clone().take(stream, peer, ticket),
-                _ => self.serve(stream, peer, ticket).await,
+                // Boxed: it is most of what this future would be.
+                _ => Box::pin(self.serve(stream, peer, ticket)).await,
             },
             Err(error) => self.failed(false, &error),
         }
@@ -139,7 +145,7 @@ impl Front {
         or(work, async {
             // Nobody ever sends here: this returns when the broker ends.
             let _closed = self.stopping.recv().await;
-            Timer::after(DRAIN).await;
+            Alarm::after(DRAIN).await;
             Err(io::ErrorKind::Interrupted.into())
         })
         .await
@@ -163,7 +169,7 @@ impl Front {
             std::future::ready(Ok::<_, Infallible>(page))
         });
         let mut http = http1::Builder::new()
-            .timer(SmolTimer::new())
+            .timer(AlarmTimer)
             .header_read_timeout(HEADER_WITHIN)
             .max_buf_size(MAX_HEAD)
             .max_headers(MAX_HEADERS)
@@ -171,7 +177,7 @@ impl Front {
         let mut drained = pin!(async {
             // Nobody ever sends here: this returns when the broker ends.
             let _closed = self.stopping.recv().await;
-            Timer::after(DRAIN).await;
+            Alarm::after(DRAIN).await;
         });
         let mut ending = false;
         let answering = poll_fn(|cx| {
@@ -182,12 +188,12 @@ impl Front {
             http.poll_without_shutdown(cx)
         });
         let over = async {
-            Timer::after(HTTP_LASTS).await;
+            Alarm::after(HTTP_LASTS).await;
             None
         };
         let stopping = async {
             let _closed = self.stopping.recv().await;
-            Timer::after(DRAIN + LAST_ANSWER).await;
+            Alarm::after(DRAIN + LAST_ANSWER).await;
             None
         };
         let served = or(async { Some(answering.await) }, or(over, stopping)).await;
@@ -265,7 +271,7 @@ impl Front {
 /// What a connection's first byte must come within.
 async fn soon<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     or(work, async {
-        Timer::after(HEADER_WITHIN).await;
+        Alarm::after(HEADER_WITHIN).await;
         Err(io::ErrorKind::TimedOut.into())
     })
     .await

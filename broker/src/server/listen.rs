@@ -1,12 +1,11 @@
 //! Sockets as the broker wants them.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
 use nix::sys::socket::{Backlog, setsockopt, sockopt};
-use smol::net::TcpListener;
 
 use super::inherited::Inherited;
 
@@ -72,7 +71,7 @@ pub enum StunListen {
 
 /// Binds TCP and UDP. For port 0 the kernel chooses one, the same for both
 /// with [`StunListen::Same`].
-pub(super) async fn bind(
+pub(super) fn bind(
     inherited: &mut Inherited,
     address: SocketAddr,
     stun: StunListen,
@@ -81,7 +80,7 @@ pub(super) async fn bind(
     loop {
         tries -= 1;
         let tcp = failed(address, "TCP", "--listen");
-        let listener = bind_tcp(inherited, address).await.map_err(&tcp)?;
+        let listener = bind_tcp(inherited, address).map_err(&tcp)?;
         let stun_address = match stun {
             StunListen::Off => return Ok((listener, None)),
             StunListen::At(address) => address,
@@ -105,13 +104,13 @@ fn failed(
 }
 
 /// Binds another TCP port, for plain HTTP, where one is wanted.
-pub(super) async fn bind_plain(
+pub(super) fn bind_plain(
     inherited: &mut Inherited,
     address: Option<SocketAddr>,
     option: &'static str,
 ) -> Result<Option<TcpListener>, ListenError> {
     match address {
-        Some(address) => bind_tcp(inherited, address).await.map(Some).map_err(failed(address, "TCP", option)),
+        Some(address) => bind_tcp(inherited, address).map(Some).map_err(failed(address, "TCP", option)),
         None => Ok(None),
     }
 }
@@ -120,11 +119,12 @@ fn bind_udp(inherited: &mut Inherited, address: SocketAddr) -> io::Result<UdpSoc
     inherited.udp_at(address).map_or_else(|| UdpSocket::bind(address), Ok)
 }
 
-async fn bind_tcp(inherited: &mut Inherited, address: SocketAddr) -> io::Result<TcpListener> {
+fn bind_tcp(inherited: &mut Inherited, address: SocketAddr) -> io::Result<TcpListener> {
     let listener = match inherited.tcp_at(address) {
-        Some(listener) => listener.try_into()?,
-        None => TcpListener::bind(address).await?,
+        Some(listener) => listener,
+        None => TcpListener::bind(address)?,
     };
+    listener.set_nonblocking(true)?;
     // Asking again raises the backlog that the standard library chose.
     nix::sys::socket::listen(&listener, Backlog::new(BACKLOG)?)?;
     tune(&listener)?;

@@ -13,13 +13,13 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
-use smol::Timer;
 use smol::future::or;
-use smol_hyper::rt::{FuturesIo, SmolTimer};
+use smol_hyper::rt::FuturesIo;
 
 use super::actor::Input;
 use super::admission::{Admission, Ticket};
 use super::http::{HEADER_WITHIN, MAX_HEAD, MAX_HEADERS};
+use super::reactor::{Alarm, AlarmTimer};
 use super::relay::Relay;
 use super::site::{Page, text};
 use super::tls::Expiry;
@@ -64,13 +64,13 @@ impl Metrics {
             async move { Ok::<_, Infallible>(metrics.answer(request.method(), request.uri().path()).await) }
         });
         let http = http1::Builder::new()
-            .timer(SmolTimer::new())
+            .timer(AlarmTimer)
             .header_read_timeout(HEADER_WITHIN)
             .max_buf_size(MAX_HEAD)
             .max_headers(MAX_HEADERS)
             .serve_connection(FuturesIo::new(stream), service);
         let served = or(http, async {
-            Timer::after(LASTS).await;
+            Alarm::after(LASTS).await;
             Ok(())
         });
         if let Err(error) = served.await {

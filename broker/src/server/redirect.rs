@@ -11,12 +11,12 @@ use hyper::header::{CONNECTION, HOST, HeaderMap, HeaderValue, LOCATION};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, StatusCode};
-use smol::Timer;
 use smol::future::or;
-use smol_hyper::rt::{FuturesIo, SmolTimer};
+use smol_hyper::rt::FuturesIo;
 
 use super::admission::Ticket;
 use super::http::{HEADER_WITHIN, MAX_HEAD, MAX_HEADERS};
+use super::reactor::{Alarm, AlarmTimer};
 use super::site::{Page, text};
 
 /// One answer and the connection ends: whatever it does, after this time.
@@ -44,14 +44,14 @@ impl Redirect {
             std::future::ready(Ok::<_, Infallible>(self.answer(request.headers(), path)))
         });
         let http = http1::Builder::new()
-            .timer(SmolTimer::new())
+            .timer(AlarmTimer)
             .header_read_timeout(HEADER_WITHIN)
             .max_buf_size(MAX_HEAD)
             .max_headers(MAX_HEADERS)
             .keep_alive(false)
             .serve_connection(FuturesIo::new(stream), service);
         let served = or(http, async {
-            Timer::after(LASTS).await;
+            Alarm::after(LASTS).await;
             Ok(())
         });
         if let Err(error) = served.await {

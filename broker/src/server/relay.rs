@@ -11,11 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use async_channel::{Receiver, Sender};
-use smol::Timer;
 use smol::future::or;
 
 use super::actor::now;
 use super::datagrams::Watched;
+use super::reactor::Alarm;
 use super::thread::Door;
 use crate::core::counters::RelayCounters;
 use crate::core::relay::limits::MAX_PACKET;
@@ -149,7 +149,7 @@ impl Relay {
             let timed_out = match due {
                 Some((at, _)) => {
                     or(woken, async {
-                        Timer::at(at).await;
+                        Alarm::at(at).await;
                         true
                     })
                     .await

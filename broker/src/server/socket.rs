@@ -15,11 +15,11 @@ use farm_protocol::codec;
 use farm_protocol::keys::Nonce;
 use futures_util::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, SinkExt, StreamExt};
 use ring::rand::SystemRandom;
-use smol::Timer;
 use smol::future::{or, race};
 
 use super::actor::Input;
 use super::outbox::{Next, Outlet, Waiting, outbox};
+use super::reactor::Alarm;
 use crate::core::bucket::{Bucket, Rate};
 use crate::core::{ConnectionId, Event};
 
@@ -210,7 +210,7 @@ where
             self.stream.flush().await.map_err(|_| End::Gone)
         };
         let late = async {
-            Timer::after(WRITE_WITHIN).await;
+            Alarm::after(WRITE_WITHIN).await;
             Err(End::Slow)
         };
         let dropped = async {
@@ -240,7 +240,7 @@ async fn farewell<S: AsyncRead + AsyncWrite + Unpin>(mut stream: WebSocketStream
         Ok(())
     };
     let late = async {
-        Timer::after(FAREWELL).await;
+        Alarm::after(FAREWELL).await;
         Ok(())
     };
     let ended: io::Result<()> = or(polite, late).await;
@@ -253,7 +253,7 @@ async fn farewell<S: AsyncRead + AsyncWrite + Unpin>(mut stream: WebSocketStream
 async fn see_off<S: AsyncRead + AsyncWrite + Unpin>(mut stream: WebSocketStream<S>) {
     let polite = async { while let Some(Ok(_)) = stream.next().await {} };
     or(polite, async {
-        Timer::after(FAREWELL).await;
+        Alarm::after(FAREWELL).await;
     })
     .await;
 }

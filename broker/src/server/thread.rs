@@ -7,11 +7,11 @@
 //! the one that slept first: who is in hardly notices who wants in, even on a
 //! single core.
 //!
-//! Both only sleep while there is nothing to do. The events of sockets and
-//! timers are waited for by the runtime's own thread, and by it alone: with
-//! `smol::spawn` or `smol::block_on` anywhere in the program other threads
-//! would wait for them, too, and they take that from each other again and again
-//! with hundreds of wake-ups a second.
+//! Each waits for its own sockets and alarms, see [`super::reactor`]. What else
+//! there is (the admin socket, NATS, a webhook) is waited for by the runtime's
+//! own thread, and by it alone: with `smol::spawn` or `smol::block_on` anywhere
+//! in the program other threads would wait for it, too, and they take that from
+//! each other again and again with hundreds of wake-ups a second.
 
 use std::convert::Infallible;
 use std::io;
@@ -19,6 +19,8 @@ use std::sync::Arc;
 
 use async_channel::Sender;
 use smol::{Executor, Task};
+
+use super::reactor::Reactor;
 
 /// A thread; it ends when this is dropped, with all that runs on it.
 pub(super) struct Thread {
@@ -37,8 +39,9 @@ impl Thread {
         let executor = Arc::new(Executor::new());
         let (running, ended) = async_channel::bounded::<Infallible>(1);
         let on_thread = executor.clone();
+        let reactor = Reactor::new()?;
         std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-            smol::future::block_on(on_thread.run(async {
+            reactor.block_on(on_thread.run(async {
                 // Nobody ever sends here.
                 let _dropped = ended.recv().await;
             }));

@@ -16,9 +16,9 @@ use futures_rustls::rustls::crypto::{CryptoProvider, ring};
 use futures_rustls::rustls::server::ResolvesServerCert;
 use futures_rustls::rustls::{self, CipherSuite, ServerConfig};
 use futures_util::{AsyncRead, AsyncWrite};
-use smol::Timer;
 use smol::future::or;
 
+use super::reactor::Alarm;
 use acme::Acme;
 pub use acme::{AcmeOptions, LETS_ENCRYPT, MAX_DOMAINS};
 pub(super) use authorities::client;
@@ -125,12 +125,12 @@ impl Tls {
     ///
     /// # Errors
     /// What the peer did wrong, or that it took too long.
-    pub(super) async fn handshake<S>(&self, stream: S) -> io::Result<TlsStream<S>>
+    pub(super) async fn handshake<S>(&self, stream: S) -> io::Result<Box<TlsStream<S>>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let stream = or(TlsStream::accept(stream, self.config.clone()), async {
-            Timer::after(HANDSHAKE_WITHIN).await;
+            Alarm::after(HANDSHAKE_WITHIN).await;
             Err(io::ErrorKind::TimedOut.into())
         })
         .await?;
@@ -156,7 +156,7 @@ async fn watch(mut watched: Watched, asked: Receiver<()>) {
     loop {
         let by_hand = async { asked.recv().await.ok().map(|()| true) };
         let late = async {
-            Timer::after(pem::LOOK_EVERY).await;
+            Alarm::after(pem::LOOK_EVERY).await;
             Some(false)
         };
         // Nobody can ask any more: the broker is going.

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use async_channel::Receiver;
 use futures_util::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use smol::Timer;
 use smol::future::or;
 
 use super::{Relay, STREAM_QUEUE};
@@ -18,6 +17,7 @@ use crate::core::relay::limits::MAX_PACKET;
 use crate::core::relay::message::{SHORT_HEADER, frame_length};
 use crate::core::relay::{Client, Event, HEADROOM, TAILROOM, Transport};
 use crate::server::admission::Ticket;
+use crate::server::reactor::Alarm;
 
 /// The first byte of every STUN request: its type's upper bits and a method
 /// below 128. TLS begins with 22, HTTP with a letter.
@@ -185,7 +185,7 @@ async fn write(queue: Receiver<Vec<u8>>, mut stream: impl AsyncWrite + Unpin) ->
             stream.flush().await
         };
         or(written, async {
-            Timer::after(WRITE_WITHIN).await;
+            Alarm::after(WRITE_WITHIN).await;
             Err(io::ErrorKind::TimedOut.into())
         })
         .await?;

@@ -101,13 +101,14 @@ enum Say<'a> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
-    /// Shakes hands.
+    /// Shakes hands. Boxed: it is a kilobyte, and is handed on many times before
+    /// it is where it stays.
     ///
     /// # Errors
     /// The network's, or what the peer did wrong: it has been told then, as far
     /// as that goes at once.
-    pub(super) async fn accept(io: S, config: Arc<ServerConfig>) -> io::Result<Self> {
-        let mut stream = Self {
+    pub(super) async fn accept(io: S, config: Arc<ServerConfig>) -> io::Result<Box<Self>> {
+        let mut stream = Box::new(Self {
             io,
             session: UnbufferedServerConnection::new(config).map_err(io::Error::other)?,
             incoming: Vec::new(),
@@ -115,7 +116,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
             outgoing: Pending::default(),
             ended: false,
             closing: false,
-        };
+        });
         poll_fn(|cx| stream.poll_handshake(cx)).await?;
         Ok(stream)
     }

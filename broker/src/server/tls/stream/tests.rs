@@ -93,7 +93,10 @@ fn configs(version: &'static SupportedProtocolVersion) -> (Arc<ServerConfig>, Tl
 type Client = futures_rustls::client::TlsStream<Pipe>;
 
 /// A connection after its handshake.
-async fn connected(version: &'static SupportedProtocolVersion, width: usize) -> (TlsStream<Pipe>, Client) {
+async fn connected(
+    version: &'static SupportedProtocolVersion,
+    width: usize,
+) -> (Box<TlsStream<Pipe>>, Client) {
     let (server, connector) = configs(version);
     let (here, there) = pipe(width);
     let name = "localhost".try_into().unwrap();
