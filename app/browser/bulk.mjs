@@ -23,6 +23,9 @@ const LEAST = 0.3;
 /** Megabytes per measurement. */
 const SIZE = 60;
 
+/** The other stack has this long for one: at a tenth of what it does on a busy machine. */
+const OTHER_WITHIN_MS = 60_000;
+
 /** Taps what bears this text, once it is there. */
 const tap = (page, text) =>
   page.evaluate(async text => {
@@ -37,6 +40,11 @@ const tap = (page, text) =>
 async function other(page) {
   const program = fileURLToPath(new URL('./other-stack.mjs', import.meta.url));
   const child = spawn(process.execPath, [program], { stdio: ['pipe', 'pipe', 'inherit'] });
+  const bound = setTimeout(() => child.kill(), OTHER_WITHIN_MS);
+  const died = once(child, 'exit').then(() => {
+    throw new Error(`the other stack did not send ${SIZE} MB within ${OTHER_WITHIN_MS / 1000} s`);
+  });
+  died.catch(() => undefined);
   try {
     page.hear = message => child.stdin.write(`${message}\n`);
     await page.evaluate(() => {
@@ -70,7 +78,7 @@ async function other(page) {
     lines.on('line', line => {
       turn = turn.then(() => hear(line)).catch(() => undefined);
     });
-    return await page.evaluate(async size => {
+    const sent = page.evaluate(async size => {
       const { connection, channel: opening } = globalThis.__other;
       const channel = await opening;
       const began = performance.now();
@@ -86,7 +94,9 @@ async function other(page) {
       connection.close();
       return (size * 1000) / took;
     }, SIZE);
+    return await Promise.race([sent, died]);
   } finally {
+    clearTimeout(bound);
     child.stdin.end();
     if (child.exitCode === null) await once(child, 'exit');
   }

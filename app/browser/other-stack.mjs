@@ -28,8 +28,10 @@ channel.onmessage = ({ data }) => {
   };
   more();
 };
-await connection.setLocalDescription(await connection.createOffer());
-say({ description: connection.localDescription });
+// Said first: a candidate that comes before it would be lost.
+const offer = await connection.createOffer();
+say({ description: offer });
+await connection.setLocalDescription(offer);
 for await (const line of createInterface({ input: process.stdin })) {
   const { description, candidate } = JSON.parse(line);
   if (description) await connection.setRemoteDescription(description);
