@@ -65,6 +65,17 @@ impl ByteQueue {
         Some(bytes)
     }
 
+    /// Takes `max` bytes from the front in one piece, or all where there are
+    /// fewer: for a frame, whose message costs more than a copy of its bytes.
+    pub(super) fn fill(&mut self, max: usize) -> Option<Bytes> {
+        let full = max.min(self.len);
+        let first = self.pieces.front().filter(|_| full > 0)?.len();
+        let bytes = if first >= full { self.take_from_first(full) } else { self.gather(full) };
+        self.len -= bytes.len();
+        self.release_if_empty();
+        Some(bytes)
+    }
+
     /// Drops `count` bytes from the front.
     pub(super) fn discard(&mut self, mut count: usize) {
         debug_assert!(count <= self.len, "discarding what is not there");
@@ -151,6 +162,21 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_is_full_however_its_bytes_came() {
+        let mut queue = ByteQueue::default();
+        let large = Bytes::from(vec![7; 40_000]);
+        queue.push(large.clone());
+        (0..10_u8).for_each(|n| queue.push(vec![n; 1000].into()));
+        assert_eq!(queue.fill(24_000).unwrap().as_ptr(), large.as_ptr(), "one piece is not copied");
+        let mixed = queue.fill(24_000).unwrap();
+        assert_eq!((mixed.len(), mixed[15_999], mixed[16_000], mixed[23_999]), (24_000, 7, 0, 7));
+        assert_eq!(queue.fill(24_000).unwrap().len(), 2000, "all, where there are fewer");
+        assert_eq!((queue.fill(24_000), queue.len()), (None, 0));
+        queue.push(vec![1].into());
+        assert_eq!(queue.fill(0), None);
+    }
+
+    #[test]
     fn pieces_stay_few_however_small_they_come() {
         let mut queue = ByteQueue::default();
         let mut all = Vec::new();
@@ -175,7 +201,14 @@ mod tests {
             tail.prepend(queue);
             tail.discard(777);
             assert_eq!(tail.len(), text.len() - 777);
-            assert_eq!(drain(&mut tail, max), &text[777..], "cut {cut}, max {max}");
+            let mut all = Vec::new();
+            for turn in 0.. {
+                let taken = if turn % 2 == 0 { tail.take(max) } else { tail.fill(max) };
+                let Some(bytes) = taken else { break };
+                assert!(bytes.len() <= max);
+                all.extend_from_slice(&bytes);
+            }
+            assert_eq!(all, &text[777..], "cut {cut}, max {max}");
         }
     }
 }

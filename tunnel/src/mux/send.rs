@@ -108,7 +108,7 @@ impl SendHalf {
     /// The next frame's offset and payload, at most `max` bytes.
     pub(super) fn take(&mut self, max: usize) -> Option<(u64, Bytes)> {
         let offset = self.sent_to();
-        let bytes = self.unsent.take(self.sendable(max))?;
+        let bytes = self.unsent.fill(self.sendable(max))?;
         self.unacknowledged.push(bytes.clone());
         self.frame_ends.push_back(self.sent_to());
         self.highest = self.highest.max(self.sent_to());

@@ -48,6 +48,16 @@ export class ByteQueue {
     return bytes;
   }
 
+  /** Takes `max` bytes from the front in one piece, or all where there are fewer: for a frame, whose message costs more than a copy of its bytes. */
+  fill(max: number): Bytes | null {
+    const full = Math.min(max, this.total);
+    const first = this.pieces[this.head];
+    if (!first || full === 0) return null;
+    const bytes = first.length >= full ? this.takeFromFirst(full) : this.gather(full);
+    this.total -= bytes.length;
+    return bytes;
+  }
+
   /** Drops `count` bytes from the front. */
   discard(count: number): void {
     let left = Math.min(count, this.total);

@@ -85,7 +85,7 @@ export class SendHalf {
   /** The next frame's offset and payload, at most `max` bytes. */
   take(max: number): { offset: number; bytes: Bytes } | null {
     const offset = this.sentTo;
-    const bytes = this.pending.take(this.sendable(max));
+    const bytes = this.pending.fill(this.sendable(max));
     if (!bytes) return null;
     this.unacknowledged.push(bytes);
     this.frameEnds.push(this.sentTo);
