@@ -3,6 +3,7 @@
 //! they noticed.
 
 mod attack;
+mod cores;
 mod honest;
 mod plan;
 mod relayed;
@@ -48,6 +49,11 @@ pub fn run(options: &Options) -> ExitCode {
     if let Err(error) = stop::on_signal(end_all) {
         eprintln!("abuse: signals can't be caught, Ctrl-C would leave programs behind: {error}");
         return ExitCode::FAILURE;
+    }
+    match cores::leave_one() {
+        Ok(true) => {}
+        Ok(false) => println!("one core for all: what the hostile traffic costs the others is not the broker's"),
+        Err(error) => println!("all cores for all, {error}: latencies tell of the scheduler too"),
     }
     let bound = stop::Bound::set(BOUND);
     let start = Instant::now();

@@ -185,6 +185,7 @@ async fn rest(field: &Field, duration: Duration) {
 /// # Errors
 /// When it can't begin; that the broker fends it off is none.
 pub fn run(orders: Orders) -> std::io::Result<Report> {
+    super::cores::take_the_one_left()?;
     let target = Target::new(orders.address, &orders.certificate)?;
     let field = Rc::new(Field {
         until: Instant::now() + orders.lasts,
