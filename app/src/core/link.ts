@@ -4,8 +4,9 @@
  * `tunnel/src/link.rs`.
  */
 
-import { Backoff, Jitter, RateLimit } from './backoff';
+import { Backoff, FIRST_RETRY_WITHIN, Jitter, RateLimit } from './backoff';
 import { type Cause, Heartbeat } from './link/heartbeat';
+import { Rotation } from './link/rotation';
 import { type Due, type Duration, type Instant, ms, seconds, since } from './time';
 
 /** An attempt whose socket does not open within this time is given up. */
@@ -121,13 +122,24 @@ export class Link {
   private readonly backoff: Backoff;
   private readonly rate = new RateLimit(CONNECT_BURST, CONNECT_EVERY);
   private readonly heartbeat: Heartbeat;
+  private readonly rotation: Rotation;
   private readonly actions: Action[] = [];
 
-  /** A stopped link. `seed` spreads its retries: devices must differ in it. */
-  constructor(seed: bigint, now: Instant) {
+  /**
+   * A stopped link. `seed` spreads its retries: devices must differ in it. Where the device may use
+   * any of several brokers and one is gone, refuses for now or asks to wait, the next one is tried
+   * at once.
+   */
+  constructor(seed: bigint, now: Instant, brokers = 1) {
     this.since = now;
+    this.rotation = new Rotation(brokers);
     this.backoff = new Backoff(BACKOFF_BASE, LONGEST_WAIT, new Jitter(seed));
     this.heartbeat = new Heartbeat(now);
+  }
+
+  /** Which broker the action `connect` is about, from 0. */
+  get broker(): number {
+    return this.rotation.current;
   }
 
   /** Takes in what happened. Actions may follow. */
@@ -263,6 +275,7 @@ export class Link {
       case 'welcomed':
         if (this.state.kind === 'authenticating') {
           this.cuts = 0;
+          this.rotation.succeeded();
           this.heartbeat.begin(event.heartbeatInterval, now);
           this.change({ kind: 'online' }, now);
         }
@@ -385,7 +398,9 @@ export class Link {
     this.reason = reason;
     this.close();
     let until: Instant;
-    if (reason.kind === 'refused') until = now + REFUSED_RETRY + this.backoff.jitter.upTo(REFUSED_SPREAD);
+    if (this.rotation.movesOn(reason)) until = now + this.backoff.jitter.upTo(FIRST_RETRY_WITHIN);
+    else if (reason.kind === 'refused')
+      until = now + REFUSED_RETRY + this.backoff.jitter.upTo(REFUSED_SPREAD);
     else if (reason.kind === 'asked_to_wait') until = now + this.backoff.retryAfter(reason.span);
     else {
       // What an attempt took counts as waited. A connection that was up has earned no such credit.

@@ -24,6 +24,20 @@ export function parseBroker(text: string): BrokerAddress | null {
   }
 }
 
+/** Most brokers in one list. The same as in `tunnel/src/broker_socket/address.rs`. */
+const MAX_BROKERS = 8;
+
+/**
+ * Reads the URLs of one cluster's brokers with commas between them; `null` for anything else. The
+ * one that serves this page comes first: it has just answered.
+ */
+export function parseBrokers(text: string, own: string): BrokerAddress[] | null {
+  const addresses = text.split(',').map(url => parseBroker(url.trim()));
+  const known = addresses.filter(address => address !== null);
+  if (known.length < addresses.length || known.length > MAX_BROKERS) return null;
+  return known.toSorted((a, b) => Number(b.url === own) - Number(a.url === own));
+}
+
 /** The broker that serves this page, for codes that name none. */
 export function ownBroker(location: { protocol: string; host: string }): string {
   return `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}`;

@@ -1,4 +1,4 @@
-/** The WebSocket to one broker: does what `link` decides. The shell of `tunnel/src/broker_socket`. */
+/** The WebSocket to a broker, or to one of several: does what `link` decides. The shell of `tunnel/src/broker_socket`. */
 
 import * as broker from '../core/broker';
 import type { Bytes } from '../core/bytes';
@@ -48,13 +48,18 @@ export class BrokerSocket {
   private current: Current | null = null;
 
   constructor(
-    readonly address: BrokerAddress,
+    private readonly addresses: readonly [BrokerAddress, ...BrokerAddress[]],
     private readonly identity: Identity,
     private epoch: Epoch,
     seed: bigint,
     private readonly listener: Listener,
   ) {
-    this.link = new Link(seed, now());
+    this.link = new Link(seed, now(), addresses.length);
+  }
+
+  /** The broker in use, or tried. */
+  get address(): BrokerAddress {
+    return this.addresses[this.link.broker] ?? this.addresses[0];
   }
 
   /** Tells the link what happened around it. */

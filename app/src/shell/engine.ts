@@ -4,9 +4,9 @@ import * as base32 from '../core/base32';
 import type { Bytes } from '../core/bytes';
 import type { FarmInfo } from '../core/control';
 import { farmIdOf, random } from '../core/id';
-import { type Invitation, InvitationError, parse } from '../core/invitation';
+import { InvitationError, parse } from '../core/invitation';
 import type { DeviceKey } from '../core/keys';
-import { ownBroker, parseBroker } from './broker-address';
+import { ownBroker, parseBrokers } from './broker-address';
 import { Hub } from './hub';
 import { OwnLine } from './line';
 import { pair } from './pair';
@@ -57,13 +57,14 @@ export class Engine {
   /** Asks the farm of an invitation to let this phone in. Throws what `parse` and `pair` throw. */
   async pair(text: string, phoneName: string): Promise<FarmRecord> {
     const invitation = parse(text);
-    const hub = this.hub(brokerOf(invitation));
+    // A typed code names none.
+    const hub = this.hub(invitation.kind === 'link' ? invitation.broker : ownBroker(location));
     const paired = await pair(hub, invitation, this.key, phoneName);
     return {
       id: base32.encode(await farmIdOf(paired.farm)),
       key: paired.farm,
       name: paired.name,
-      broker: hub.address.url,
+      broker: hub.brokers,
       pairedAt: Date.now(),
       services: [],
       lastLive: null,
@@ -110,27 +111,26 @@ export class Engine {
     for (const { socket } of this.hubs.values()) socket.event(event);
   }
 
-  private hub(url: string): Hub {
-    const known = this.hubs.get(url);
+  /** The link to a farm's brokers. Two farms that name the same ones, in any order, share it. */
+  private hub(urls: string): Hub {
+    const [first, ...others] = parseBrokers(urls, ownBroker(location)) ?? [];
+    if (!first) throw new InvitationError('part', 'b');
+    const name = [first, ...others]
+      .map(({ url }) => url)
+      .sort()
+      .join();
+    const known = this.hubs.get(name);
     if (known) return known;
-    const address = parseBroker(url);
-    if (!address) throw new InvitationError('part', 'b');
-    const again = this.hubs.get(address.url);
-    if (again) return again;
-    const hub = new Hub(address, { key: this.key, boot: this.boot, phone: this.phone }, this.slot, {
-      changed: () => this.listener.changed(),
-      farm: (id, info) => this.listener.farm(base32.encode(id), info),
-    });
-    this.hubs.set(address.url, hub);
+    const hub = new Hub(
+      [first, ...others],
+      { key: this.key, boot: this.boot, phone: this.phone },
+      this.slot,
+      {
+        changed: () => this.listener.changed(),
+        farm: (id, info) => this.listener.farm(base32.encode(id), info),
+      },
+    );
+    this.hubs.set(name, hub);
     return hub;
   }
-}
-
-function brokerOf(invitation: Invitation): string {
-  const own = ownBroker(location);
-  // Of several the one that serves this page, else the first.
-  const urls = invitation.kind === 'link' ? invitation.broker.split(',') : [own];
-  const address = parseBroker(urls.find(url => url.trim() === own) ?? urls[0]?.trim() ?? '');
-  if (!address) throw new InvitationError('part', 'b');
-  return address.url;
 }

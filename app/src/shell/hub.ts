@@ -1,4 +1,4 @@
-/** One broker: the socket that all tunnels to its farms and all pairings share. */
+/** One broker, or one of several of a cluster: the socket that all tunnels to its farms and all pairings share. */
 
 import type { Address, FromBroker, Welcome } from '../core/broker';
 import type { Bytes } from '../core/bytes';
@@ -36,15 +36,18 @@ export class Hub {
   private readonly visitors = new Set<Visitor>();
 
   constructor(
-    readonly address: BrokerAddress,
+    private readonly addresses: readonly [BrokerAddress, ...BrokerAddress[]],
     private readonly identity: Omit<Identity, 'slot'> & { phone: Bytes },
     private slot: HeldSlot,
     private readonly listener: Listener,
   ) {
-    this.portal = new Portal(address.authority, {
-      changed: () => listener.changed(),
-      back: () => this.socket.event({ kind: 'path_back' }),
-    });
+    this.portal = new Portal(
+      addresses.some(({ authority }) => authority === location.host),
+      {
+        changed: () => listener.changed(),
+        back: () => this.socket.event({ kind: 'path_back' }),
+      },
+    );
     this.socket = this.connect();
   }
 
@@ -54,7 +57,7 @@ export class Hub {
     // What a former link still says is nobody's business any more.
     const ours = () => this.socket === socket;
     const socket = new BrokerSocket(
-      this.address,
+      this.addresses,
       { key, boot, slot: this.slot.slot },
       this.slot.epoch,
       randomSeed(),
@@ -68,7 +71,7 @@ export class Hub {
           this.listener.changed();
         },
         online: welcome => ours() && this.online(welcome),
-        relay: relay => ours() && this.relay.hold(relay, Date.now()),
+        relay: relay => ours() && this.relay.hold(relay, socket.address.host, Date.now()),
         staleEpoch: newest => ours() && void this.jump(newest),
         superseded: () => ours() && this.placeLost(),
         message: message => ours() && this.message(message),
@@ -89,10 +92,10 @@ export class Hub {
       epoch: this.slot.epoch,
       seed: randomSeed(),
       send: (peer: Address, payload: Bytes) => this.socket.send({ signal: { peer, payload } }),
-      iceServers: () => {
-        const { host } = this.address;
-        return { stun: stunServers(host, this.welcome), relay: this.relay.servers(host, Date.now()) };
-      },
+      iceServers: () => ({
+        stun: stunServers(this.socket.address.host, this.welcome),
+        relay: this.relay.servers(Date.now()),
+      }),
       changed: () => this.listener.changed(),
       farm: info => this.listener.farm(farm.id, info),
       // The link must show that it lives, too: an offer into a dead one waits for seconds.
@@ -133,6 +136,11 @@ export class Hub {
     return () => this.visitors.delete(visitor);
   }
 
+  /** The brokers, as they are kept: URLs with commas between them. */
+  get brokers(): string {
+    return this.addresses.map(({ url }) => url).join(',');
+  }
+
   /** Our place at this broker. */
   get place(): number {
     return this.slot.slot;
@@ -148,7 +156,7 @@ export class Hub {
 
   private online(welcome: Welcome): void {
     this.welcome = welcome;
-    if (welcome.relay) this.relay.hold(welcome.relay, Date.now());
+    if (welcome.relay) this.relay.hold(welcome.relay, this.socket.address.host, Date.now());
     this.watch();
     for (const tunnel of this.tunnels) tunnel.event({ kind: 'broker_link', online: true });
     for (const visitor of this.visitors) visitor.online();

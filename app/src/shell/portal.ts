@@ -20,18 +20,18 @@ export class Portal {
   private timer: ReturnType<typeof setTimeout> | undefined;
 
   /**
-   * `host` is the broker's authority. Only the app's own server can be asked:
-   * the app's policy lets it fetch from nowhere else. `back` is called when the
-   * broker answers again.
+   * `ours`: the broker, or one of them, serves this page. Only it can be asked:
+   * the app's policy lets it fetch from nowhere else. `back` is called when it
+   * answers again.
    */
   constructor(
-    private readonly host: string,
+    private readonly ours: boolean,
     private readonly listener: { changed(): void; back(): void },
   ) {}
 
   /** The link to the broker is up (or rests), or not. */
   needed(needed: boolean): void {
-    this.wants = needed && this.host === location.host;
+    this.wants = needed && this.ours;
     if (this.wants) void this.look();
     else {
       clearTimeout(this.timer);

@@ -9,19 +9,21 @@ const bracketed = (host: string): string => (host.includes(':') ? `[${host}]` : 
 
 /** A relay, for as long as its credentials are good: also while the broker is away. */
 export class HeldRelay {
-  private held: { relay: Relay; until: number } | null = null;
+  private held: { relay: Relay; host: string; until: number } | null = null;
 
-  /** Takes what the broker says of it. It replaces the one before. */
-  hold(relay: Relay, at: number): void {
+  /** Takes what the broker at `host` says of it. It replaces the one before. */
+  hold(relay: Relay, host: string, at: number): void {
     const usable = relay.host === undefined || isHost(relay.host);
-    this.held = usable ? { relay, until: at + relay.seconds * 1000 - SPENT_EARLY_MS } : null;
+    this.held = usable
+      ? { relay, host: relay.host ?? host, until: at + relay.seconds * 1000 - SPENT_EARLY_MS }
+      : null;
   }
 
-  /** The relay as the browser wants it; `host` is the broker's. */
-  servers(host: string, at: number): RTCIceServer[] {
+  /** The relay as the browser wants it. */
+  servers(at: number): RTCIceServer[] {
     if (!this.held || at >= this.held.until) return [];
-    const { relay } = this.held;
-    const where = bracketed(relay.host ?? host);
+    const { relay, host } = this.held;
+    const where = bracketed(host);
     const urls: string[] = [];
     if (relay.udp !== undefined) urls.push(`turn:${where}:${relay.udp}?transport=udp`);
     // Where it speaks both, nobody needs to see who meets whom.

@@ -20,7 +20,8 @@ struct Bench {
 
 pub(super) fn run(seed: u64) -> Value {
     let run = Run::new(seed);
-    let link = Link::new(seed, run.now);
+    let brokers = [1, 2, 3][seed as usize / 2 % 3];
+    let link = Link::new(seed, run.now).among(brokers);
     let mut bench = Bench { run, link, sockets: Vec::new(), sequence: 0, steps: Vec::new() };
     bench.event(Event::Start);
     for _ in 0..STEPS {
@@ -36,7 +37,7 @@ pub(super) fn run(seed: u64) -> Value {
         bench.run.wait(Duration::from_millis(600));
         bench.event(event);
     }
-    json!({ "name": format!("link {seed}"), "seed": seed, "steps": bench.steps })
+    json!({ "name": format!("link {seed}"), "seed": seed, "brokers": brokers, "steps": bench.steps })
 }
 
 impl Bench {
@@ -114,8 +115,10 @@ impl Bench {
             };
             json!([self.run.at(at), why])
         });
-        let now = self.run.at(self.run.now);
-        self.steps.push(json!({ "at": now, "event": event, "actions": actions, "timeout": timeout }));
+        let (now, broker) = (self.run.at(self.run.now), self.link.broker());
+        self.steps.push(
+            json!({ "at": now, "event": event, "actions": actions, "timeout": timeout, "state": { "broker": broker } }),
+        );
     }
 
     fn state(&self, state: &State) -> Value {

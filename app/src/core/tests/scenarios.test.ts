@@ -65,9 +65,18 @@ function replay<E>(
   });
 }
 
-test.each(named<Scenario & { seed: number }>('link'))('%s', (_, { seed, steps }) => {
-  replay(new Link(BigInt(seed), 0), steps, event => event as LinkEvent);
-});
+test.each(named<Scenario & { seed: number; brokers: number }>('link'))(
+  '%s',
+  (_, { seed, brokers, steps }) => {
+    const link = new Link(BigInt(seed), 0, brokers);
+    replay(
+      link,
+      steps,
+      event => event as LinkEvent,
+      () => ({ broker: link.broker }),
+    );
+  },
+);
 
 test.each(named<Scenario & { seed: number; epoch: number; rests: boolean }>('session'))(
   '%s',
