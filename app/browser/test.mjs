@@ -3,6 +3,7 @@
 
 import { existsSync } from 'node:fs';
 import AxeBuilderSource from 'axe-core';
+import { brokers } from './brokers.mjs';
 import { bulk } from './bulk.mjs';
 import { film, modules } from './camera.mjs';
 import { check, conclude, must, same, skip } from './checks.mjs';
@@ -423,6 +424,7 @@ try {
   });
 
   await life(world);
+  await brokers();
   await distrust(world);
 
   await check('a second phone pairs by typed code, in Russian, beside the first', async () => {

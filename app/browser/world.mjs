@@ -104,8 +104,11 @@ export async function run(name, args) {
 }
 
 export class World {
-  /** Everything on loopback; or, with `net`, each on a machine of its own. `services` are more of the farm's. */
-  static async start({ net = null, services = [] } = {}) {
+  /**
+   * Everything on loopback; or, with `net`, each on a machine of its own. `services` are more of the
+   * farm's. With `spare` the farm names a second broker, too, which the test starts.
+   */
+  static async start({ net = null, services = [], spare = false } = {}) {
     const world = new World();
     world.net = net;
     const on = name => ({ prefix: net ? net.on(name) : [] });
@@ -122,16 +125,26 @@ export class World {
       on('farm'),
     );
     const brokerState = `${world.dir}/broker`;
-    world.broker = new Program(
-      'farm-broker',
-      [
-        ...['serve', '--listen', net ? `0.0.0.0:${broker}` : `127.0.0.1:${broker}`, '--state', brokerState],
-        ...(net ? ['--public-url', `ws://${brokerHost}:${broker}`] : []),
-        ...['--app', world.served],
-      ],
-      /listening/,
-      on('broker'),
-    );
+    world.brokerState = brokerState;
+    const serve = (port, state) =>
+      new Program(
+        'farm-broker',
+        [
+          ...['serve', '--listen', net ? `0.0.0.0:${port}` : `127.0.0.1:${port}`, '--state', state],
+          ...(net ? ['--public-url', `ws://${brokerHost}:${port}`] : []),
+          ...['--app', world.served],
+        ],
+        /listening/,
+        on('broker'),
+      );
+    world.broker = serve(broker, brokerState);
+    const urls = [`ws://${brokerHost}:${broker}`];
+    if (spare) {
+      const port = await freePort();
+      world.spareState = `${world.dir}/spare`;
+      world.spare = serve(port, world.spareState);
+      urls.push(`ws://${brokerHost}:${port}`);
+    }
     // A copy: a test brings a newer version.
     cpSync(app, world.served, { recursive: true });
     await Promise.all([world.greenhouse.start(), world.broker.start()]);
@@ -140,7 +153,7 @@ export class World {
     writeFileSync(
       config,
       `name = "North field"
-broker = "ws://${brokerHost}:${broker}"
+broker = ${JSON.stringify(urls)}
 enrollment_token = "${token}"
 app = "${world.url}"
 [[services]]
@@ -214,7 +227,7 @@ ${services.map(([name, port]) => `[[services]]\nname = "${name}"\nkind = "http"\
 
   async stop() {
     for (const stop of this.browsers) await stop();
-    for (const program of [this.agent, this.greenhouse, this.broker]) await program?.end();
+    for (const program of [this.agent, this.greenhouse, this.broker, this.spare]) await program?.end();
     rmSync(this.dir, { recursive: true, force: true, maxRetries: 5 });
   }
 }

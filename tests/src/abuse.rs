@@ -52,7 +52,9 @@ pub fn run(options: &Options) -> ExitCode {
     }
     match cores::leave_one() {
         Ok(true) => {}
-        Ok(false) => println!("one core for all: what the hostile traffic costs the others is not the broker's"),
+        Ok(false) => {
+            println!("one core for all: what the hostile traffic costs the others is not the broker's")
+        }
         Err(error) => println!("all cores for all, {error}: latencies tell of the scheduler too"),
     }
     let bound = stop::Bound::set(BOUND);
