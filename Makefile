@@ -52,7 +52,7 @@ tools: need-rust need-cc tools-nats ## Install what the checks need (cargo-deny;
 
 # --- run it ----------------------------------------------------------------
 
-.PHONY: build app demo lab bench card sim powercut abuse load cluster cluster-test
+.PHONY: build app demo lab bench card served sim powercut abuse load cluster cluster-quick cluster-test
 build: need-rust need-cc ## Build every program, optimised, and the phone app where Node.js is
 	$(CARGO) build --release --locked $(PROGRAMS)
 	@if command -v npm >/dev/null; then $(MAKE) -s app; else \
@@ -73,31 +73,46 @@ bench: card ## Measure throughput, latency, memory and wakeups; prints one table
 	FARM_BIN_DIR=target/card target/release/bench $(BENCH)
 
 # Measured is the agent as it goes on the card, but for this machine, with the
-# other programs beside it.
-card: build
+# broker as it goes on a server and the other programs beside it.
+card: served
 	PROGRAMS=farm-agent image/cross $(shell uname -m)-unknown-linux-gnu
 	mkdir -p target/card
-	ln -sf ../cross/$(shell uname -m)-unknown-linux-gnu/device/farm-agent $(foreach p,farm-broker farm-connect greenhouse,../release/$(p)) target/card/
+	ln -sf ../cross/$(shell uname -m)-unknown-linux-gnu/device/farm-agent ../server/farm-broker $(foreach p,farm-connect greenhouse,../release/$(p)) target/card/
+
+# The broker as it goes on a server, with the other programs beside it. A broker
+# alone: it gets no more of its libraries than it asks for.
+served: build
+	$(CARGO) build --profile server --locked -p farm-broker
+	mkdir -p target/served
+	ln -sf ../server/farm-broker $(foreach p,abuse farm-agent farm-connect greenhouse load,../release/$(p)) target/served/
 
 powercut: build ## Power cuts, kills and failing disks against the store (POWERCUT='--cuts N …')
 	target/release/powercut $(POWERCUT)
 
-load: build ## Ten thousand devices at one broker, beside mosquitto and node ws (LOAD='--devices N')
-	target/release/load $(LOAD)
+load: served ## Ten thousand devices at one broker, beside mosquitto and node ws (LOAD='--devices N')
+	FARM_BIN_DIR=target/served target/release/load $(LOAD)
 
-# Built apart: what is in target/release stays the broker without it.
-cluster: build
+# Built apart: what is in target/server, or target/release, stays the broker
+# without it. The short form takes what the other tests take, which is there.
+cluster: served
+	mkdir -p target/cluster
+	$(CARGO) build --profile server --locked -p farm-broker --features cluster
+	cp -f target/server/farm-broker target/cluster/
+	$(CARGO) build --profile server --locked -p farm-broker
+	ln -sf $(foreach p,farm-agent farm-connect greenhouse,../release/$(p)) target/cluster/
+
+cluster-quick: build
 	mkdir -p target/cluster
 	$(CARGO) build --release --locked --workspace --bin farm-broker --features farm-broker/cluster
 	cp -f target/release/farm-broker target/cluster/
 	$(CARGO) build --release --locked --workspace --bin farm-broker
 	ln -sf $(foreach p,farm-agent farm-connect greenhouse,../release/$(p)) target/cluster/
 
-cluster-test: tools-nats cluster ## Three brokers over NATS JetStream, and any of them killed (CLUSTER='--quick', '--kills N --seed N')
+cluster-test: tools-nats $(if $(findstring --quick,$(CLUSTER)),cluster-quick,cluster) ## Three brokers over NATS JetStream, and any of them killed (CLUSTER='--quick', '--kills N --seed N')
 	FARM_BIN_DIR=target/cluster target/release/cluster-test $(CLUSTER)
 
-abuse: build ## Hostile traffic against the broker, with honest devices beside it (ABUSE='--only tls …')
-	target/release/abuse $(ABUSE)
+abuse: served ## Hostile traffic against the broker, with honest devices beside it (ABUSE='--only tls …')
+	FARM_BIN_DIR=target/served target/release/abuse $(ABUSE)
 
 sim: need-rust need-cc ## Simulate faults on a virtual network; SIM='--seeds 100000'
 	$(CARGO) run --release --locked -p farm-tests --bin sim -- $(SIM)
@@ -177,16 +192,16 @@ image-same: ## Make the image again elsewhere, and compare: the same bytes
 NATIVE = $(shell dpkg --print-architecture)
 
 # A package for each architecture that is built: armhf where it was.
-deb: cross build app ## Make Debian packages in target/deb; as root also install, upgrade and purge them
+deb: cross served app ## Make Debian packages in target/deb; as root also install, upgrade and purge them
 	rm -rf target/deb
 	for arch in arm64=aarch64-unknown-linux-gnu armhf=armv7-unknown-linux-gnueabihf; do \
 		for program in farm-agent farm-broker; do \
-			built=target/cross/$${arch#*=}/device/$$program; \
+			built=target/cross/$${arch#*=}/$$(image/cross --profile $$program)/$$program; \
 			if test -e $$built; then image/deb/build target/deb $$program $${arch%=*} $$built; fi; \
 		done; \
 	done
 	for program in farm-agent farm-broker farm-connect; do \
-		image/deb/build target/deb $$program $(NATIVE) target/release/$$program; \
+		image/deb/build target/deb $$program $(NATIVE) target/served/$$program; \
 	done
 	@test "$$(id -u)" = 0 || echo "not root: the packages are not installed anywhere to be checked"
 	test "$$(id -u)" != 0 || image/deb/check target/deb
