@@ -2,8 +2,8 @@
 
 use std::{
     fs::{self, File, OpenOptions, Permissions, TryLockError},
-    io::{Read, Seek, SeekFrom, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
+    io::{Read, Seek, SeekFrom},
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -23,7 +23,7 @@ pub(crate) const LOCK_POLL: Duration = Duration::from_millis(10);
 pub(crate) struct Claim {
     layout: Layout,
     /// flock is released when this is closed, also by kill -9.
-    _lock: File,
+    lock: File,
 }
 
 impl Claim {
@@ -32,7 +32,22 @@ impl Claim {
     pub(crate) fn take(path: &Path, wait: Duration) -> Result<Self, OpenError> {
         let layout = prepare(path)?;
         let lock = lock(&layout, wait)?;
-        Ok(Claim { layout, _lock: lock })
+        let claim = Claim { layout, lock };
+        claim.probe()?;
+        Ok(claim)
+    }
+
+    /// Whether the disk takes and keeps anything at the moment. Asked before the
+    /// database is opened: an open that fails half-way on a dead disk costs
+    /// memory and wear, and sled may panic in it.
+    ///
+    /// Says who holds the directory, always at the same length and in place:
+    /// works on a full disk.
+    pub(crate) fn probe(&self) -> Result<(), OpenError> {
+        let path = self.layout.lock();
+        let text = format!("{:>10}\n", std::process::id());
+        self.lock.write_all_at(text.as_bytes(), 0).doing("writing", &path)?;
+        self.lock.sync_all().doing("syncing", &path)
     }
 
     pub(crate) fn layout(&self) -> &Layout {
@@ -102,10 +117,6 @@ fn lock(layout: &Layout, wait: Duration) -> Result<File, OpenError> {
         }
         thread::sleep(LOCK_POLL);
     }
-    // Always the same length, overwritten in place: works on a full disk.
-    file.seek(SeekFrom::Start(0))
-        .and_then(|_| writeln!(file, "{:>10}", std::process::id()))
-        .doing("writing", &path)?;
     Ok(file)
 }
 

@@ -2,9 +2,10 @@
 //! Every call is contained: some damage makes it panic.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io::{self, ErrorKind},
     ops::{Bound, ControlFlow},
+    os::unix::fs::OpenOptionsExt,
     thread,
     time::{Duration, Instant},
 };
@@ -18,6 +19,7 @@ use crate::{
     error::{Doing, OpenError},
     failure::{Failure, contain},
     files,
+    grip::Grip,
     layout::Layout,
     slack::LazyTimers,
     table::RawRange,
@@ -54,6 +56,8 @@ pub(crate) struct Engine {
     db: Option<sled::Db>,
     /// The same file sled writes: fsync works on the file, not the descriptor.
     file: File,
+    /// `None` where it could not be found, and while dropping.
+    grip: Option<Grip>,
 }
 
 impl Engine {
@@ -64,6 +68,15 @@ impl Engine {
         if caution.distrust_cache {
             forget_cached(layout)?;
         }
+        // Before sled: what can fail must not be between it and its grip.
+        files::create_dirs(&layout.store())?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(files::PRIVATE_FILE)
+            .open(layout.db())?;
         let deadline = Instant::now() + wait;
         let db = loop {
             let opened = open_sled(layout);
@@ -72,8 +85,14 @@ impl Engine {
                 other => break other?,
             }
         };
-        let file = File::open(layout.db())?;
-        Ok(Engine { db: Some(db), file })
+        let grip = Grip::on(&file).inspect_err(|error| {
+            tracing::warn!(%error, "the database will close by itself: that fails where the card does");
+        });
+        let engine = Engine { db: Some(db), file, grip: grip.ok() };
+        // By then at the latest sled has started its threads.
+        let _lazy = LazyTimers::new();
+        engine.flush()?;
+        Ok(engine)
     }
 
     /// Makes everything an open may have written durable, the names included,
@@ -174,21 +193,12 @@ impl Engine {
         })
     }
 
-    /// Closes the database. After an error: do not trust what the kernel has in
-    /// its cache.
-    pub(crate) fn close(mut self) -> Result<(), Failure> {
-        self.let_go()
-    }
-
-    fn let_go(&mut self) -> Result<(), Failure> {
-        let Some(db) = self.db.take() else { return Ok(()) };
-        // sled's last handle flushes, fsyncs, and unwraps the result.
-        let dropped = contain(|| {
-            drop(db);
-            Ok(())
-        });
-        free_replaced_pages();
-        dropped
+    /// Closes the database, with what it has written besides commits. After an
+    /// error: do not trust what the kernel has in its cache.
+    pub(crate) fn close(self) -> Result<(), Failure> {
+        self.flush()?;
+        self.file.sync_all()?;
+        Ok(())
     }
 
     fn db(&self) -> Result<&sled::Db, Failure> {
@@ -197,10 +207,21 @@ impl Engine {
 }
 
 impl Drop for Engine {
+    /// Lets go of the database as a power cut would, and never touches the disk:
+    /// what was acknowledged is on it, and it may just have failed.
     fn drop(&mut self) {
-        if let Err(failure) = self.let_go() {
+        let Some(db) = self.db.take() else { return };
+        if let Some(Err(error)) = self.grip.take().map(|grip| grip.loosen(&db)) {
+            tracing::warn!(%error, "the database's file could not be taken from it");
+        }
+        let dropped = contain(|| {
+            drop(db);
+            Ok(())
+        });
+        if let Err(failure) = dropped {
             tracing::warn!(why = failure.text(), "the database failed while closing");
         }
+        free_replaced_pages();
     }
 }
 
@@ -215,7 +236,7 @@ fn free_replaced_pages() {
 fn open_sled(layout: &Layout) -> Result<sled::Db, Failure> {
     let _lazy = LazyTimers::new();
     contain(|| {
-        let db = sled::Config::new()
+        sled::Config::new()
             .path(layout.store())
             .cache_capacity(CACHE_BYTES)
             .mode(sled::Mode::LowSpace)
@@ -226,10 +247,7 @@ fn open_sled(layout: &Layout) -> Result<sled::Db, Failure> {
                 // Settings are whole here (see `repair_settings`).
                 sled::Error::Unsupported(why) => Failure::OtherEngine(why),
                 other => Failure::from(other),
-            })?;
-        // By now at the latest sled has started its threads.
-        db.flush()?;
-        Ok(db)
+            })
     })
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 /// Directories and files hold keys: for their owner alone.
 pub(crate) const PRIVATE_DIR: u32 = 0o700;
-const PRIVATE_FILE: u32 = 0o600;
+pub(crate) const PRIVATE_FILE: u32 = 0o600;
 
 /// fsync of a file or a directory.
 pub(crate) fn sync(path: &Path) -> io::Result<()> {

@@ -294,7 +294,11 @@ impl Writer {
         let State::Down { caution, .. } = self.state else {
             return;
         };
-        match bring_up(self.claim.layout(), &self.options_now(), caution) {
+        let up = self
+            .claim
+            .probe()
+            .and_then(|()| bring_up(self.claim.layout(), &self.options_now(), caution));
+        match up {
             Ok(up) => self.adopt(up),
             Err(e) => {
                 let why = e.to_string();
