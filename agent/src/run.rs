@@ -61,6 +61,7 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`], only before the agent is ready: after that it never gives up.
 pub async fn run(options: RunOptions) -> Result<(), RunError> {
+    let panicked = farm_store::restart_on_panic();
     let config = Config::load(&options.config)?;
     let trust = match (&config.broker_key, &config.broker_ca) {
         (Some(pin), _) => Trust::pinned(*pin)?,
@@ -75,8 +76,9 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
     let (state, report) = State::open(&options.state, clock.now().time.as_secs())?;
     let log =
         writer::open(state.store(), &report, clock, config.readings.settings()).map_err(StateError::from)?;
-    let alarms: Vec<String> = report.alarms.iter().map(ToString::to_string).collect();
+    let mut alarms: Vec<String> = report.alarms.iter().map(ToString::to_string).collect();
     alarms.iter().for_each(|alarm| tracing::error!(alarm, "the stored state"));
+    alarms.extend(panicked.map(|text| format!("the agent failed and was started anew: {text}")));
     let signals = Signals::new([Signal::Term, Signal::Int, Signal::Hup]).map_err(RunError::Signals)?;
     let listener = control_socket::listen(&options.state)?;
     let mut record_listeners = vec![socket::listen(&options.state.join(socket::SOCKET))?];

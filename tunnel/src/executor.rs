@@ -27,7 +27,9 @@ pub fn run<T>(main: impl Future<Output = T>) -> T {
     block_on(EXECUTOR.run(main))
 }
 
-/// Starts a task. One that panics ends alone, and whoever awaits it panics. It is cancelled when its handle is dropped: detach it.
+/// Starts a task. One that panics ends alone, and whoever awaits it panics; in a
+/// program built with `panic = "abort"` it ends the program. It is cancelled when
+/// its handle is dropped: detach it.
 pub fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> Task<T> {
     RUNS.call_once(|| {
         let thread = std::thread::Builder::new().name("farm-tasks".to_owned());

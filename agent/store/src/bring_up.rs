@@ -16,6 +16,7 @@ use crate::{
     mirror::{self, Found},
     reconcile::{Loaded, Plan, reconcile},
     report::{Alarm, OpenReport},
+    restart::{Opening, Orders},
     table::{RawRange, VITAL},
     vital::Vital,
 };
@@ -52,14 +53,30 @@ pub(crate) struct Up {
 }
 
 /// Opens what is there, makes what is not, repairs what can be repaired, moves
-/// aside what can't. `options.wall_time` is the time now.
-pub(crate) fn bring_up(layout: &Layout, options: &Options, caution: Caution) -> Result<Up, OpenError> {
+/// aside what can't. `options.wall_time` is the time now; `orders` are those of a
+/// start that ended with a panic.
+pub(crate) fn bring_up(
+    layout: &Layout,
+    options: &Options,
+    caution: Caution,
+    orders: Orders,
+) -> Result<Up, OpenError> {
+    let _opening = Opening::new();
+    let (caution, damage) = match orders {
+        Orders::Nothing => (caution, None),
+        Orders::ReadEverything => (Caution { distrust_cache: true, read_everything: true }, None),
+        Orders::Quarantine(why) => (caution, Some(why)),
+        Orders::Refuse(why) => {
+            let (path, source) = (layout.store(), std::io::Error::other(why));
+            return Err(OpenError::Io { doing: "opening", path, source });
+        }
+    };
     let mirror = mirror::find(layout)?;
     if let Some(best) = &mirror.best {
         check_schema(layout, best.meta.schema, options)?;
     }
     let mut alarms = Vec::new();
-    let existing = open_existing(layout, options, caution, &mirror, &mut alarms)?;
+    let existing = open_existing(layout, options, caution, damage, &mirror, &mut alarms)?;
     let created = existing.is_none();
     let (engine, plan) = match existing {
         Some(existing) => existing,
@@ -113,12 +130,13 @@ fn check_schema(layout: &Layout, found: u32, options: &Options) -> Result<(), Op
 }
 
 /// Opens the database that is there; `None` when there is none that can be
-/// used (any more). Then it has been moved aside, with an alarm where
-/// something was lost.
+/// used (any more), or is known to be damaged. Then it has been moved aside, with
+/// an alarm where something was lost.
 fn open_existing(
     layout: &Layout,
     options: &Options,
     caution: Caution,
+    damage: Option<String>,
     mirror: &Found,
     alarms: &mut Vec<Alarm>,
 ) -> Result<Option<(Engine, Plan)>, OpenError> {
@@ -140,7 +158,11 @@ fn open_existing(
         }
         return Ok(None);
     }
-    let why = match open_and_load(layout, options, caution, mirror, alarms) {
+    let opened = match damage {
+        Some(why) => Err(Stop::Damaged(why)),
+        None => open_and_load(layout, options, caution, mirror, alarms),
+    };
+    let why = match opened {
         Ok(opened) => return Ok(Some(opened)),
         Err(Stop::Damaged(why)) => why,
         Err(Stop::Error(e)) => return Err(e),

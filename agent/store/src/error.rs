@@ -102,6 +102,14 @@ pub enum OpenError {
         /// The newest this version knows.
         supported: u32,
     },
+    /// The program ends with a panic, and would with the first damage.
+    #[error(
+        "this program is built with panic = \"abort\" and could not survive damage at {path}: call farm_store::restart_on_panic first, or build it with panic = \"unwind\""
+    )]
+    PanicsEndTheProgram {
+        /// The state directory.
+        path: PathBuf,
+    },
     /// Written by another version of the database engine.
     #[error("{path} was written by another database version: {why}; install the version that wrote it")]
     OtherEngine {

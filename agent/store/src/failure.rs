@@ -6,6 +6,8 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
+use crate::restart::Inside;
+
 /// What an error of the engine means.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -57,8 +59,10 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Runs a call into sled; a panic becomes damage.
+/// Runs a call into sled; a panic becomes damage. Where panics don't unwind the
+/// program is started anew and told so (see `restart`).
 pub(crate) fn contain<T>(call: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    let _inside = Inside::new();
     // Unwind safe: after a panic the engine is dropped, and what it wrote so
     // far is what a power cut would have left.
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {

@@ -40,7 +40,9 @@ impl Grip {
         let wanted = file.metadata()?;
         for entry in fs::read_dir("/proc/self/fd")? {
             let name = entry?.file_name();
-            let Some(descriptor) = name.to_str().and_then(|name| name.parse::<RawFd>().ok()) else { continue };
+            let Some(descriptor) = name.to_str().and_then(|name| name.parse::<RawFd>().ok()) else {
+                continue;
+            };
             // Others come and go meanwhile.
             let Ok(found) = fs::metadata(format!("/proc/self/fd/{descriptor}")) else { continue };
             if (found.dev(), found.ino()) == (wanted.dev(), wanted.ino()) && holds_lock(descriptor) {

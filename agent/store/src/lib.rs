@@ -42,11 +42,6 @@
 // But for one call that takes sled's file from it: see `grip`.
 #![deny(unsafe_code)]
 
-// sled reports some damage by panicking. With `panic = "abort"` that could not
-// be contained and a damaged card would become a crash loop.
-#[cfg(panic = "abort")]
-compile_error!("farm-store contains sled's panics: build with panic = \"unwind\"");
-
 mod aside;
 mod backwards;
 mod batch;
@@ -65,6 +60,7 @@ mod meta;
 mod mirror;
 mod reconcile;
 mod report;
+mod restart;
 mod shared;
 mod slack;
 mod store;
@@ -77,6 +73,7 @@ pub use bring_up::Options;
 pub use error::{Error, OpenError};
 pub use key::{FixedKey, Key};
 pub use report::{Alarm, Counters, OpenReport};
+pub use restart::restart_on_panic;
 pub use store::{Store, open};
 pub use table::{MAX_KEY_BYTES, MAX_VALUE_BYTES, Table};
 pub use vital::{MAX_VITAL_BYTES, Vital};

@@ -18,6 +18,7 @@ use crate::{
     failure::Failure,
     key::Key,
     report::{Alarm, Counters, OpenReport},
+    restart,
     shared::{Counts, Shared},
     table::{RawRange, Table},
     vital::Vital,
@@ -36,8 +37,11 @@ use crate::{
 /// # Errors
 /// See [`OpenError`]; [`OpenError::may_pass`] tells whether to try again.
 pub fn open(path: &Path, options: Options) -> Result<(Store, OpenReport), OpenError> {
+    if !restart::is_ready() {
+        return Err(OpenError::PanicsEndTheProgram { path: path.to_path_buf() });
+    }
     let claim = Claim::take(path, options.lock_wait)?;
-    let up = bring_up(claim.layout(), &options, Caution::default())?;
+    let up = bring_up(claim.layout(), &options, Caution::default(), restart::take_orders())?;
     let report = up.report.clone();
     let (shared, requests) = Writer::start(claim, options, up)?;
     Ok((Store { shared, requests }, report))

@@ -21,6 +21,7 @@ use crate::{
     group::{Group, MAX_GROUP_BATCHES},
     meta::Meta,
     mirror,
+    restart::Orders,
     shared::{Access, Counts, Shared},
     vital::Vital,
 };
@@ -297,7 +298,7 @@ impl Writer {
         let up = self
             .claim
             .probe()
-            .and_then(|()| bring_up(self.claim.layout(), &self.options_now(), caution));
+            .and_then(|()| bring_up(self.claim.layout(), &self.options_now(), caution, Orders::Nothing));
         match up {
             Ok(up) => self.adopt(up),
             Err(e) => {
@@ -344,7 +345,7 @@ impl Writer {
             });
             // All that was acknowledged had reached the disk before.
             let caution = Caution { distrust_cache: failed.is_err(), ..Caution::default() };
-            match bring_up(self.claim.layout(), &self.options_now(), caution) {
+            match bring_up(self.claim.layout(), &self.options_now(), caution, Orders::Nothing) {
                 Ok(up) => Access::Open(self.take_over(up)),
                 Err(e) => {
                     tracing::error!(error = %e, "the store closed to rest and can't be opened yet");
