@@ -253,7 +253,10 @@ fn during() -> During {
 /// Does not return where that works.
 fn start_anew(panic: &PanicHookInfo<'_>) {
     let Some(start) = START.get() else { return };
-    let told = Told::new(start.before.as_ref(), start.at.elapsed(), during(), &panic.to_string());
+    let text = panic.to_string();
+    // "panicked at FILE:LINE:COLUMN:", and the message.
+    let text = text.strip_prefix("panicked ").unwrap_or(&text);
+    let told = Told::new(start.before.as_ref(), start.at.elapsed(), during(), text);
     if !told.is_worth_a_start() {
         eprintln!("the program panicked {} times in a row and ends", told.count);
         return;

@@ -51,17 +51,22 @@ impl Shim {
 
     /// Puts a program under the recorder.
     pub fn preload(&self, command: &mut Command, orders: &Orders<'_>) {
-        command.env("LD_PRELOAD", &self.library).env("POWERCUT_DIR", orders.dir);
-        let paths = [("POWERCUT_LOG", orders.record), ("POWERCUT_ACKS", orders.announcements)];
-        for (name, path) in paths {
-            if let Some(path) = path {
-                command.env(name, path);
-            }
-        }
-        for (name, text) in [("POWERCUT_UNSYNC", orders.unsync), ("POWERCUT_FAIL", orders.fail)] {
-            if let Some(text) = text {
-                command.env(name, text);
-            }
-        }
+        command.envs(self.environment(orders));
+    }
+
+    /// What a program needs in its environment for that. Paths that are not
+    /// UTF-8 are left out.
+    #[must_use]
+    pub fn environment(&self, orders: &Orders<'_>) -> Vec<(&'static str, String)> {
+        let path = |path: &Path| path.to_str().map(str::to_owned);
+        let all = [
+            ("LD_PRELOAD", path(&self.library)),
+            ("POWERCUT_DIR", Some(orders.dir.to_owned())),
+            ("POWERCUT_LOG", orders.record.and_then(path)),
+            ("POWERCUT_ACKS", orders.announcements.and_then(path)),
+            ("POWERCUT_UNSYNC", orders.unsync.map(str::to_owned)),
+            ("POWERCUT_FAIL", orders.fail.map(str::to_owned)),
+        ];
+        all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
 }
