@@ -1,4 +1,4 @@
-//! What goes on the card: programs of the `device` profile, where they were built.
+//! What goes on the card and on servers, where it was built.
 
 use std::path::{Path, PathBuf};
 
@@ -7,20 +7,19 @@ use super::table::{Figure, Row, Unit};
 use super::trouble::Trouble;
 use crate::harness::binary;
 
-/// The profile's directory.
-const PROFILE: &str = "device";
 /// The design's ceiling for the agent on aarch64, MB.
 const BUDGET: f64 = 5.0;
 
-const PROGRAMS: [&str; 3] = ["farm-agent", "farm-broker", "farm-connect"];
+/// Each with its profile, which is the name of a directory.
+const PROGRAMS: [(&str, &str); 2] = [("device", "farm-agent"), ("server", "farm-broker")];
 
 pub(super) fn measure(part: &mut Part) -> Result<(), Trouble> {
     let agent = binary("farm-agent")?;
     let target = agent.parent().and_then(Path::parent).unwrap_or_else(|| Path::new("."));
     let mut found = false;
     for (triple, dir) in directories(target) {
-        for program in PROGRAMS {
-            let Ok(meta) = dir.join(program).metadata() else { continue };
+        for (profile, program) in PROGRAMS {
+            let Ok(meta) = dir.join(profile).join(program).metadata() else { continue };
             found = true;
             let mut figure = Figure::new("", meta.len() as f64 / 1e6, Unit::Megabytes);
             if program == "farm-agent" && triple.starts_with("aarch64") {
@@ -36,19 +35,16 @@ pub(super) fn measure(part: &mut Part) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// Where the profile's programs lie: `target/device` and, by `image/cross`,
-/// `target/cross/TRIPLE/device`.
+/// Where profiles have their directories: `target` and, by `image/cross`,
+/// `target/cross/TRIPLE`.
 fn directories(target: &Path) -> Vec<(String, PathBuf)> {
-    let mut all = vec![(std::env::consts::ARCH.to_owned(), target.join(PROFILE))];
+    let mut all = vec![(std::env::consts::ARCH.to_owned(), target.to_owned())];
     // Without the directory there is nothing in it.
     let entries = std::fs::read_dir(target.join("cross")).into_iter().flatten().flatten();
     for entry in entries {
-        let dir = entry.path().join(PROFILE);
-        if dir.is_dir() {
-            let triple = entry.file_name().to_string_lossy().into_owned();
-            let short = triple.split('-').next().unwrap_or(&triple).to_owned();
-            all.push((short, dir));
-        }
+        let triple = entry.file_name().to_string_lossy().into_owned();
+        let short = triple.split('-').next().unwrap_or(&triple).to_owned();
+        all.push((short, entry.path()));
     }
     all.sort();
     all
