@@ -101,6 +101,7 @@ impl Total {
         let (sum, one) = (&mut self.stats, &outcome.stats);
         sum.events += one.events;
         sum.carriers += one.carriers;
+        sum.upgrades += one.upgrades;
         sum.streams += one.streams;
         sum.resets += one.resets;
         sum.bytes += one.bytes;
@@ -140,13 +141,14 @@ impl fmt::Display for Total {
         write!(
             f,
             "{} seeds, {} failed: {} h of virtual time, {} events, {} faults, {} carriers, \
-             {} streams whole, {} reset, {} MB compared, {} signals not believed, live again after {:.1} s at most",
+             {} tries at a direct one beside a relayed one, {} streams whole, {} reset, {} MB compared, {} signals not believed, live again after {:.1} s at most",
             self.seeds,
             self.failed,
             self.lasted.as_secs() / 3600,
             stats.events,
             stats.faults,
             stats.carriers,
+            stats.upgrades,
             stats.streams,
             stats.resets,
             stats.bytes / 1_000_000,

@@ -52,6 +52,7 @@ fn whatever_fails_heals_itself() {
     // The runs must be worth something.
     let stats = total.stats();
     assert!(stats.carriers > 2 * SEEDS && stats.streams > 2 * SEEDS && stats.faults > 3 * SEEDS, "{total}");
+    assert!(stats.upgrades > SEEDS / 10, "{total}");
     assert!(stats.resets > SEEDS / 10 && stats.bytes > 100_000 * SEEDS, "{total}");
 }
 

@@ -108,6 +108,7 @@ impl CarrierEnd {
         }));
         self.say(Control::Hello(hello), ctx);
         self.notes.push(Note::Opened);
+        self.notes.push(Note::Path(ctx.peer_path(self.peer)));
         self.obey(end, ctx);
     }
 

@@ -148,6 +148,8 @@ pub struct Stats {
     pub events: u64,
     /// Carriers that became live at a phone.
     pub carriers: u64,
+    /// Attempts at a direct carrier beside a relayed one.
+    pub upgrades: u64,
     /// Streams that ended well at both ends.
     pub streams: u64,
     /// Streams that were reset for a stated reason.

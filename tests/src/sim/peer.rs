@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use farm_protocol::ping::Ping;
 use farm_tunnel::carrier::CarrierId;
+use farm_tunnel::peer::PathKind;
+use farm_tunnel::recovery::Ways;
 
 use super::ctx::{Ctx, Event, NodeId};
 use super::net::{BROKER, Endpoint, Fate, Nat};
@@ -63,7 +65,24 @@ pub struct Peer {
     pub pipes: Option<(PipeId, PipeId)>,
     tries: u16,
     consent: Instant,
+    fortune: Fortune,
 }
+
+/// What becomes of a search for a path besides what the network decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fortune {
+    /// A direct path is found.
+    Direct,
+    /// A direct one is not found in time, and the relay's is taken.
+    Relayed,
+    /// There is no direct one, and no other is wanted.
+    Hopeless,
+}
+
+/// Share of ordinary connections that come up relayed, and of attempts at a
+/// direct one in their place that come to nothing.
+const RELAYED: f64 = 0.3;
+const HOPELESS: f64 = 0.5;
 
 /// The text that stands for a session description.
 pub fn sdp(peer: PeerId) -> String {
@@ -95,6 +114,7 @@ impl Ctx {
             pipes: None,
             tries: 0,
             consent: self.now,
+            fortune: Fortune::Direct,
         };
         self.peers.insert(peer, new);
         if !tells {
@@ -103,6 +123,29 @@ impl Ctx {
             self.schedule(self.now + there + back, Event::Reflexive(peer));
         }
         peer
+    }
+
+    /// Which ways the connection may take that this end begins.
+    pub fn take_ways(&mut self, peer: PeerId, ways: Ways) {
+        let fortune = match ways {
+            Ways::DirectOnly if self.rng.chance(HOPELESS) => Fortune::Hopeless,
+            Ways::DirectOnly => Fortune::Direct,
+            Ways::RelayOnly => Fortune::Relayed,
+            Ways::Any if self.rng.chance(RELAYED) => Fortune::Relayed,
+            Ways::Any => Fortune::Direct,
+        };
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.fortune = fortune;
+        }
+    }
+
+    /// The path that the connection takes which this end began. (Packets take the
+    /// same one: what is tried here is what the ends make of it.)
+    pub fn peer_path(&self, peer: PeerId) -> PathKind {
+        match self.peers.get(&peer).map(|peer| peer.fortune) {
+            Some(Fortune::Relayed) => PathKind::Relayed,
+            _ => PathKind::Direct,
+        }
     }
 
     /// Whether the end's own STUN request was answered.
@@ -157,7 +200,8 @@ impl Ctx {
         // One behind a router is heard only by whom it sends to; one with a
         // public address learns the other's from its checks.
         let known = (x.knows || (open(x) && y.knows)) && (y.knows || (open(y) && x.knows));
-        if !(mutual && known) {
+        let hopeless = [x, y].iter().any(|end| end.fortune == Fortune::Hopeless);
+        if !(mutual && known) || hopeless {
             return false;
         }
         let (from, to) = (x.end, y.end);

@@ -16,6 +16,8 @@ use farm_tunnel::broker_socket::BrokerEvent;
 use farm_tunnel::carrier::{CarrierId, Note};
 use farm_tunnel::ip_change::{self, Verdict};
 use farm_tunnel::link;
+use farm_tunnel::peer::PathKind;
+use farm_tunnel::recovery::Ways;
 use farm_tunnel::session::phone::{Action, Event, Network, Session, State};
 
 use super::carrier::{CarrierEnd, PeerId};
@@ -388,7 +390,7 @@ impl Process {
         let mut suspect = false;
         while let Some(action) = self.session.poll_action() {
             match action {
-                Action::Offer { epoch, farm_boot, .. } => self.offer(epoch, farm_boot, ctx),
+                Action::Offer { epoch, farm_boot, ways } => self.offer(epoch, farm_boot, ways, ctx),
                 Action::Attach(epoch) => {
                     if let Some(hello) = hello.take() {
                         ctx.stats.carriers += 1;
@@ -457,10 +459,12 @@ impl Process {
         }
     }
 
-    fn offer(&mut self, epoch: Epoch, farm_boot: BootId, ctx: &mut Ctx) {
+    fn offer(&mut self, epoch: Epoch, farm_boot: BootId, ways: Ways, ctx: &mut Ctx) {
         let (node, run, host) = (self.identity.node, self.run, self.identity.host);
         let id = CarrierId { session: self.session_id, epoch };
         let peer = ctx.new_peer(node, run, host, id);
+        ctx.take_ways(peer, ways);
+        ctx.stats.upgrades += u64::from(ways == Ways::DirectOnly);
         self.carriers.insert(epoch, Held::Building(peer, farm_boot));
         let takes = ctx.rng.ms(2, 30);
         ctx.schedule(ctx.now + takes, ctx::Event::Built(node, run, id));
@@ -524,7 +528,11 @@ impl Process {
                 }
                 self.session.handle(Event::Lost(epoch), ctx.now);
             }
-            Note::Farm(_) | Note::Attention(_) | Note::Path(_) => {}
+            Note::Path(kind) => {
+                let relayed = kind == PathKind::Relayed;
+                self.session.handle(Event::Path { epoch, relayed }, ctx.now);
+            }
+            Note::Farm(_) | Note::Attention(_) => {}
             Note::Goodbye(reason) => self.session.handle(Event::Goodbye(epoch, reason), ctx.now),
             Note::Lost(why) => {
                 if let Some(slot) = self.carriers.remove(&epoch) {
