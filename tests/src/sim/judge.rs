@@ -204,11 +204,12 @@ impl World {
         let Some(phone) = node.process.as_ref() else { return };
         let Some(farm) = self.farms[node.farm.0].process.as_ref() else { return };
         let seen = farm.lifecycle.snapshot().into_iter().find(|s| s.session == phone.session_id);
-        let live = phone.session.live();
+        // A direct carrier may be tried beside a relayed one.
+        let (live, tried) = (phone.session.live(), phone.session.attempting());
         let theirs = seen.and_then(|s| s.live);
         let wrong = if live != theirs {
             Some(("agreement", format!("phone {place} is live with {live:?}, its farm with {theirs:?}")))
-        } else if phone.carriers.len() > 1 {
+        } else if !phone.carriers.keys().all(|held| [live, tried].contains(&Some(*held))) {
             let held: Vec<_> = phone.carriers.keys().collect();
             Some(("one carrier", format!("phone {place} holds {held:?}")))
         } else if !self.broker.lied && phone.presence != Some((farm.boot, farm.epoch, true)) {

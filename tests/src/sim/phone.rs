@@ -27,6 +27,10 @@ use super::mutation::Mutation;
 use super::peer;
 use super::traffic::{SessionEnd, Side};
 
+/// From one carrier to the next the old one's farewell may come before the new
+/// one's hello, by what jitter sets apart: no loss of the connection.
+const HAND_OVER: Duration = Duration::from_millis(100);
+
 /// After the last watcher has gone the tunnel is watched on for this long.
 const LINGER: Duration = Duration::from_secs(30);
 
@@ -76,6 +80,8 @@ pub struct Process {
     pub presence: Presence,
     /// When it last became live, or ceased to be.
     pub since: Instant,
+    /// The former one, for a change that lasted no longer than [`HAND_OVER`].
+    since_before: Instant,
     shown: Option<Epoch>,
     attempts: Vec<Instant>,
     newest_live: Option<Epoch>,
@@ -117,6 +123,7 @@ impl Process {
             quiet_at: Some(ctx.now + LINGER),
             presence: None,
             since: ctx.now,
+            since_before: ctx.now,
             shown: None,
             attempts: Vec::new(),
             newest_live: None,
@@ -430,12 +437,16 @@ impl Process {
 
     /// Notes when the live carrier changes.
     fn observe(&mut self, ctx: &mut Ctx) {
-        let live = self.session.live();
+        let (live, before) = (self.session.live(), self.since);
         if live == self.shown {
             return;
         }
         if live.is_none() != self.shown.is_none() {
-            self.since = ctx.now;
+            let at_once = live.is_some() && ctx.now - self.since <= HAND_OVER;
+            self.since = if at_once { self.since_before } else { ctx.now };
+            if live.is_none() {
+                self.since_before = before;
+            }
         }
         self.shown = live;
         let (node, id) = (self.identity.node, self.session_id);

@@ -99,6 +99,11 @@ fn schedule(world: &mut World, places: &Places, options: Options) {
         world.faults.push(Scheduled { at, lasts, fault: fault::Fault::Power { host } });
         world.judge_at.push(healed + UNWATCHED_BOUND);
     }
+    // A phone that goes on in another slot leaves its former session behind,
+    // which is kept for a while before it is cleaned up.
+    if world.faults.iter().any(|one| matches!(one.fault, fault::Fault::Rollback { .. })) {
+        world.judge_at.push(healed + UNWATCHED_BOUND);
+    }
     for node in &mut world.phones {
         if world.ctx.rng.chance(0.2) {
             node.watchers = 0;

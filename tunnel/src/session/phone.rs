@@ -252,6 +252,11 @@ impl Session {
         self.live
     }
 
+    /// The carrier that is being tried, beside the live one or in its place.
+    pub fn attempting(&self) -> Option<Epoch> {
+        self.attempt.map(|attempt| attempt.epoch)
+    }
+
     /// The newest epoch that was used.
     pub fn epoch(&self) -> Epoch {
         self.epoch
