@@ -1,5 +1,5 @@
-//! How the C library's allocator deals with memory that was freed. The only
-//! unsafe code of the program.
+//! How the C library's allocator deals with memory that was freed. Beside one
+//! call of the store's (`grip`) the only unsafe code of the program.
 #![allow(unsafe_code)]
 
 /// From this size on, in bytes, memory comes from the operating system and goes

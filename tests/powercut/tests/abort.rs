@@ -371,3 +371,15 @@ fn a_panic_elsewhere_costs_a_pause_and_a_row_of_them_is_the_supervisors() {
     assert_eq!(survivor.ended().signal(), Some(ABORTED));
     assert_eq!(opened_unwinding(&state).readings, "0 1 2 3 4 5");
 }
+
+#[test]
+fn a_program_that_would_not_survive_a_panic_gets_no_store() {
+    let place = place();
+    let state = place.path().join("state");
+    let mut survivor = Survivor::start(&state, |command| {
+        command.arg("unprepared");
+    });
+    let starts = survivor.starts();
+    let [Start { ready: Err(why), .. }] = &starts[..] else { panic!("{starts:?}") };
+    assert!(why.contains("restart_on_panic") && !state.exists(), "{why}");
+}

@@ -2,7 +2,8 @@
 //! the card is: what the tests of that build run instead of the agent, which
 //! takes minutes to build.
 //!
-//! `farm-survivor STATE` says on standard output, a line each:
+//! `farm-survivor STATE [unprepared]` says on standard output, a line each;
+//! unprepared it has not asked to be started anew:
 //!
 //! | line | meaning |
 //! |---|---|
@@ -40,8 +41,9 @@ pub fn options() -> Options {
 ///
 /// # Errors
 /// When standard output or the port fails.
-pub fn run(state: &Path) -> io::Result<()> {
-    let panicked = farm_store::restart_on_panic().unwrap_or_default();
+pub fn run(state: &Path, prepared: bool) -> io::Result<()> {
+    let panicked = if prepared { farm_store::restart_on_panic() } else { None };
+    let panicked = panicked.unwrap_or_default();
     say(&format!("start {} {panicked}", std::process::id()))?;
     let (store, report) = match farm_store::open(state, options()) {
         Ok(opened) => opened,
