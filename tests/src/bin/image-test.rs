@@ -16,7 +16,8 @@ figure. Needs root, qemu-system-aarch64, mtools, iproute2, ssh.
 Usage: image-test [--image FILE] [--short] [--only STEP]... [--cuts N] [--seed N]
 
   --image FILE  default target/image/farm-tunnel.img
-  --short       three power cuts and one wedged loop, no hangs, no mistakes
+  --short       three power cuts and one wedged loop, no hangs, no mistakes; times
+                are shown but not judged: for machines that others use
   --only STEP   this step, and what it needs; may be said again
   --steps       list the steps
   --cuts N      power cuts (default 20, with --short 3)

@@ -129,7 +129,7 @@ impl Bench {
         let card = Card::flash(&plan.image, dir.path().join("image.img"))?;
         let machine = Machine::of(&card, dir.path(), world.key(), 2222)?;
         card.remove()?;
-        let (plan, table) = (plan.clone(), Table::default());
+        let (plan, table) = (plan.clone(), Table::new(!plan.short));
         Ok(Self { plan, world, table, machine, dir, card: None, guest: None })
     }
 

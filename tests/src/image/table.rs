@@ -9,24 +9,51 @@ struct Row {
     measured: String,
     goal: String,
     load: String,
+    /// Whether the goal was.
+    kept: bool,
+    /// Whether the box did what it must.
     good: bool,
 }
 
 /// The measurements as they come.
-#[derive(Default)]
 pub(super) struct Table {
     rows: Vec<Row>,
+    /// Whether a time over its goal is a failure. An emulator on a machine that
+    /// others use is slower than any box.
+    judges_times: bool,
 }
 
 impl Table {
+    /// An empty one.
+    pub(super) fn new(judges_times: bool) -> Self {
+        Self { rows: Vec::new(), judges_times }
+    }
+
     /// Adds one and prints it.
     pub(super) fn row(&mut self, what: &str, measured: impl Into<String>, goal: &str, good: bool) {
-        let (measured, load) = (measured.into(), load());
-        let mark = if good { "ok  " } else { "MISS" };
+        self.add(what, measured.into(), goal, good, good);
+    }
+
+    /// Adds a time, in seconds.
+    pub(super) fn took(&mut self, what: &str, seconds: f64, goal: f64) {
+        self.timed(what, format!("{seconds:.1} s"), &format!("{goal} s"), seconds <= goal);
+    }
+
+    fn timed(&mut self, what: &str, measured: String, goal: &str, kept: bool) {
+        self.add(what, measured, goal, kept, kept || !self.judges_times);
+    }
+
+    fn add(&mut self, what: &str, measured: String, goal: &str, kept: bool, good: bool) {
+        let load = load();
+        let mark = match (kept, good) {
+            (true, _) => "ok  ",
+            (false, true) => "over",
+            (false, false) => "MISS",
+        };
         let aim = if goal.is_empty() { String::new() } else { format!("goal: {goal}; ") };
         println!("{mark}  {what}: {measured} ({aim}load {load})");
         let (what, goal) = (what.to_owned(), goal.to_owned());
-        self.rows.push(Row { what, measured, goal, load, good });
+        self.rows.push(Row { what, measured, goal, load, kept, good });
     }
 
     /// A time with its goal in seconds.
@@ -39,7 +66,7 @@ impl Table {
     pub(super) fn time(&mut self, what: &str, took: Duration, cpu: Option<Duration>, goal: f64) {
         let seconds = took.as_secs_f64();
         let cpu = cpu.map_or(String::new(), |cpu| format!(", {:.1} s of processor time", cpu.as_secs_f64()));
-        self.row(what, format!("{seconds:.1} s{cpu}"), &format!("{goal:.0} s"), seconds <= goal);
+        self.timed(what, format!("{seconds:.1} s{cpu}"), &format!("{goal:.0} s"), seconds <= goal);
     }
 
     /// Whether every goal was kept.
@@ -50,8 +77,8 @@ impl Table {
     /// The table for a document.
     pub(super) fn markdown(&self) -> String {
         let mut text = "| | measured | goal | load |\n|---|---|---|---|\n".to_owned();
-        for Row { what, measured, goal, load, good } in &self.rows {
-            let miss = if *good { "" } else { ": **MISS**" };
+        for Row { what, measured, goal, load, kept, .. } in &self.rows {
+            let miss = if *kept { "" } else { ": **MISS**" };
             let _ = writeln!(text, "| {what} | {measured} | {goal}{miss} | {load} |");
         }
         text

@@ -16,7 +16,7 @@ const WEDGED: f64 = 30.0 + 1.0;
 pub(in crate::image) fn kill(bench: &mut Bench) -> Result<(), ImageError> {
     let (guest, world, table) = bench.on()?;
     let took = back(guest, "kill -9 $pid", 2)?;
-    table.row("kill -9 to READY", format!("{took:.1} s"), &format!("{KILLED} s"), took <= KILLED);
+    table.took("kill -9 to READY", took, KILLED);
     let steps = "journalctl --unit farm-agent --boot --no-pager --output short-monotonic --lines 12";
     println!("{}", guest.run(steps)?);
     let began = Instant::now();
@@ -46,7 +46,7 @@ fn hangs(bench: &mut Bench, name: &str) -> Result<(), ImageError> {
     let (guest, world, table) = bench.on()?;
     let took = back(guest, &format!("farm-agent debug fault wedge '{name}' --for 300 >/dev/null"), 25)?;
     let what = format!("loop wedged ({name}) to READY");
-    table.row(&what, format!("{took:.1} s"), &format!("{WEDGED} s"), took <= WEDGED);
+    table.took(&what, took, WEDGED);
     world.serves()?;
     Ok(())
 }
