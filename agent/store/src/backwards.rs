@@ -7,8 +7,10 @@ use std::ops::Bound;
 
 use crate::table::RawRange;
 
-/// The record with the largest key in `range`. `first` gives the first one of a
-/// range; it is asked at most ten times for each byte in which the keys differ.
+/// The record with the largest key in `range`, or a larger one that was written
+/// meanwhile. `first` gives the first one of a range; it is asked at most ten
+/// times for each byte in which the keys differ, and again for what is written
+/// meanwhile.
 ///
 /// # Errors
 /// Those of `first`.
@@ -24,17 +26,18 @@ pub(crate) fn last<K: AsRef<[u8]>, V, E>(
         Bound::Unbounded => 0,
     };
     while let Some(beyond) = from(Bound::Excluded(found.0.as_ref().to_vec()))? {
-        found = beyond;
-        let byte = |record: &(K, V)| record.0.as_ref().get(known).copied().unwrap_or(0);
-        let (mut least, mut most) = (byte(&found), u8::MAX);
+        let (mut least, mut most) = move_on(&mut found, beyond, &mut known);
         while least < most {
             let middle = least + (most - least).div_ceil(2);
             let mut probe = found.0.as_ref()[..known].to_vec();
             probe.push(middle);
             match from(Bound::Included(probe))? {
                 Some(record) => {
-                    least = byte(&record);
-                    found = record;
+                    let before = known;
+                    let (next, limit) = move_on(&mut found, record, &mut known);
+                    // Written meanwhile, beyond all that was known: begin anew there.
+                    most = if known < before { limit } else { most };
+                    least = next;
                 }
                 None => most = middle - 1,
             }
@@ -42,6 +45,16 @@ pub(crate) fn last<K: AsRef<[u8]>, V, E>(
         known += 1;
     }
     Ok(Some(found))
+}
+
+/// Goes on to a `record` with a larger key; what is `known` shrinks to what both
+/// begin with. Gives the least and the most that the next byte of the largest
+/// key can be.
+fn move_on<K: AsRef<[u8]>, V>(found: &mut (K, V), record: (K, V), known: &mut usize) -> (u8, u8) {
+    *known = common(found.0.as_ref(), record.0.as_ref()).min(*known);
+    *found = record;
+    // The larger of two keys has a byte where they part.
+    (found.0.as_ref().get(*known).copied().unwrap_or(u8::MAX), u8::MAX)
 }
 
 fn common(one: &[u8], other: &[u8]) -> usize {
@@ -92,6 +105,47 @@ mod tests {
                 .map(|(key, value)| (key.clone(), *value));
             prop_assert_eq!(last_of(&map, &range).0, expected);
         }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_meanwhile_is_found_or_not_and_breaks_nothing(
+            keys in btree_set(key(), 1..20), late in proptest::collection::vec(key(), 0..60),
+        ) {
+            let mut map: Map = keys.into_iter().zip(0..).collect();
+            let least = map.keys().next_back().cloned();
+            let mut late = late.into_iter();
+            let range = RawRange { low: Bound::Unbounded, high: Bound::Unbounded };
+            let found = last(&range, |range| {
+                let inside = map.range((range.low.clone(), range.high.clone())).next();
+                let first = inside.map(|(key, value)| (key.clone(), *value));
+                map.extend(late.next().map(|key| (key, 0)));
+                Ok::<_, Infallible>(first)
+            });
+            let found = found.unwrap().map(|(key, _)| key);
+            prop_assert!(found >= least, "{:?} of {:?}", found, least);
+            prop_assert!(found.is_some_and(|key| map.contains_key(&key)));
+        }
+    }
+
+    #[test]
+    fn a_writer_that_appends_at_each_question_is_kept_up_with() {
+        // Across the carries of the last two bytes.
+        let mut map: Map = BTreeMap::new();
+        let mut next = 250_u64;
+        let mut append = |map: &mut Map| {
+            map.insert(next.to_be_bytes().to_vec(), 0);
+            next += if next < 70_000 { 37 } else { 0 };
+        };
+        append(&mut map);
+        let range = RawRange { low: Bound::Unbounded, high: Bound::Unbounded };
+        let found = last(&range, |range| {
+            let inside = map.range((range.low.clone(), range.high.clone())).next();
+            let first = inside.map(|(key, value)| (key.clone(), *value));
+            append(&mut map);
+            Ok::<_, Infallible>(first)
+        });
+        assert_eq!(found.unwrap().map(|(key, _)| key), map.keys().next_back().cloned());
     }
 
     #[test]
