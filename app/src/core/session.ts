@@ -207,7 +207,8 @@ export class Session {
         break;
       case 'new_slot':
         this.slotLost = this.slotWanted = this.brokerLink = false;
-        this.newest = event.epoch;
+        // No carrier of this session is ever called by the name of another.
+        this.newest = Math.max(this.newest, event.epoch);
         this.failed = 0;
         // The new link's coming up starts the attempt; this only looks after it.
         this.nextAttempt = null;

@@ -157,7 +157,8 @@ impl Session {
             Event::Superseded => self.superseded(now),
             Event::NewSlot(epoch) => {
                 (self.slot_lost, self.slot_wanted, self.broker_link) = (false, false, false);
-                self.epoch = epoch;
+                // No carrier of this session is ever called by the name of another.
+                self.epoch = self.epoch.max(epoch);
                 self.failed = 0;
                 // The new link's coming up starts the attempt; this only looks after it.
                 self.next_attempt = None;
