@@ -26,7 +26,8 @@ pub(crate) fn last<K: AsRef<[u8]>, V, E>(
         Bound::Unbounded => 0,
     };
     while let Some(beyond) = from(Bound::Excluded(found.0.as_ref().to_vec()))? {
-        let (mut least, mut most) = move_on(&mut found, beyond, &mut known);
+        let mut least = move_on(&mut found, beyond, &mut known);
+        let mut most = u8::MAX;
         while least < most {
             let middle = least + (most - least).div_ceil(2);
             let mut probe = found.0.as_ref()[..known].to_vec();
@@ -34,10 +35,11 @@ pub(crate) fn last<K: AsRef<[u8]>, V, E>(
             match from(Bound::Included(probe))? {
                 Some(record) => {
                     let before = known;
-                    let (next, limit) = move_on(&mut found, record, &mut known);
+                    least = move_on(&mut found, record, &mut known);
                     // Written meanwhile, beyond all that was known: begin anew there.
-                    most = if known < before { limit } else { most };
-                    least = next;
+                    if known < before {
+                        most = u8::MAX;
+                    }
                 }
                 None => most = middle - 1,
             }
@@ -48,13 +50,12 @@ pub(crate) fn last<K: AsRef<[u8]>, V, E>(
 }
 
 /// Goes on to a `record` with a larger key; what is `known` shrinks to what both
-/// begin with. Gives the least and the most that the next byte of the largest
-/// key can be.
-fn move_on<K: AsRef<[u8]>, V>(found: &mut (K, V), record: (K, V), known: &mut usize) -> (u8, u8) {
+/// begin with. Gives the least that the next byte of the largest key can be.
+fn move_on<K: AsRef<[u8]>, V>(found: &mut (K, V), record: (K, V), known: &mut usize) -> u8 {
     *known = common(found.0.as_ref(), record.0.as_ref()).min(*known);
     *found = record;
     // The larger of two keys has a byte where they part.
-    (found.0.as_ref().get(*known).copied().unwrap_or(u8::MAX), u8::MAX)
+    found.0.as_ref().get(*known).copied().unwrap_or(u8::MAX)
 }
 
 fn common(one: &[u8], other: &[u8]) -> usize {

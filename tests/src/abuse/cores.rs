@@ -16,10 +16,7 @@ const MYSELF: Pid = Pid::from_raw(0);
 /// Where the operating system refuses.
 pub(super) fn leave_one() -> nix::Result<bool> {
     let cores = mine()?;
-    let [_, others @ ..] = cores.as_slice() else { return Ok(false) };
-    if others.is_empty() {
-        return Ok(false);
-    }
+    let Some(others @ [_, ..]) = cores.get(1..) else { return Ok(false) };
     stay_on(others)?;
     Ok(true)
 }

@@ -34,15 +34,6 @@ impl Table {
         self.add(what, measured.into(), goal, good, good);
     }
 
-    /// Adds a time, in seconds.
-    pub(super) fn took(&mut self, what: &str, seconds: f64, goal: f64) {
-        self.timed(what, format!("{seconds:.1} s"), &format!("{goal} s"), seconds <= goal);
-    }
-
-    fn timed(&mut self, what: &str, measured: String, goal: &str, kept: bool) {
-        self.add(what, measured, goal, kept, kept || !self.judges_times);
-    }
-
     fn add(&mut self, what: &str, measured: String, goal: &str, kept: bool, good: bool) {
         let load = load();
         let mark = match (kept, good) {
@@ -66,7 +57,14 @@ impl Table {
     pub(super) fn time(&mut self, what: &str, took: Duration, cpu: Option<Duration>, goal: f64) {
         let seconds = took.as_secs_f64();
         let cpu = cpu.map_or(String::new(), |cpu| format!(", {:.1} s of processor time", cpu.as_secs_f64()));
-        self.timed(what, format!("{seconds:.1} s{cpu}"), &format!("{goal:.0} s"), seconds <= goal);
+        let kept = seconds <= goal;
+        self.add(
+            what,
+            format!("{seconds:.1} s{cpu}"),
+            &format!("{goal:.0} s"),
+            kept,
+            kept || !self.judges_times,
+        );
     }
 
     /// Whether every goal was kept.

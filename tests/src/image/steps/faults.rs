@@ -16,7 +16,7 @@ const WEDGED: f64 = 30.0 + 1.0;
 pub(in crate::image) fn kill(bench: &mut Bench) -> Result<(), ImageError> {
     let (guest, world, table) = bench.on()?;
     let took = back(guest, "kill -9 $pid", 2)?;
-    table.took("kill -9 to READY", took, KILLED);
+    table.seconds("kill -9 to READY", took, KILLED);
     let steps = "journalctl --unit farm-agent --boot --no-pager --output short-monotonic --lines 12";
     println!("{}", guest.run(steps)?);
     let began = Instant::now();
@@ -46,14 +46,13 @@ fn hangs(bench: &mut Bench, name: &str) -> Result<(), ImageError> {
     let (guest, world, table) = bench.on()?;
     let took = back(guest, &format!("farm-agent debug fault wedge '{name}' --for 300 >/dev/null"), 25)?;
     let what = format!("loop wedged ({name}) to READY");
-    table.took(&what, took, WEDGED);
+    table.seconds(&what, took, WEDGED);
     world.serves()?;
     Ok(())
 }
 
-/// Seconds from the end of `fault` to the agent's READY, by the box's own
-/// clock. Nothing is asked of the busy box for the first `quiet` seconds.
-fn back(guest: &Guest, fault: &str, quiet: u32) -> Result<f64, ImageError> {
+/// From the end of `fault` to the agent's READY, by the box's own clock. Nothing is asked of the busy box for the first `quiet` seconds.
+fn back(guest: &Guest, fault: &str, quiet: u32) -> Result<Duration, ImageError> {
     let said = guest.run(&format!(
         "pid=$(systemctl show -P MainPID farm-agent); n=$(systemctl show -P NRestarts farm-agent); \
          {fault}; read now rest </proc/uptime; sleep {quiet}; \
@@ -61,10 +60,9 @@ fn back(guest: &Guest, fault: &str, quiet: u32) -> Result<f64, ImageError> {
          do sleep 1; done; echo $now $(systemctl show -P ActiveEnterTimestampMonotonic farm-agent)"
     ))?;
     let number = |index: usize| said.split_whitespace().nth(index)?.parse::<f64>().ok();
-    match (number(0), number(1)) {
-        (Some(fault), Some(ready)) => Ok(ready / 1e6 - fault),
-        _ => Err(wrong(format!("no times in {said:?}"))),
-    }
+    let took = number(0).zip(number(1)).map(|(fault, ready)| ready / 1e6 - fault);
+    took.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| wrong(format!("no times in {said:?}")))
 }
 
 /// The kernel panics and starts the box again by itself.
