@@ -3,6 +3,7 @@
 import type { Bytes } from '../core/bytes';
 import type { Ways } from '../core/recovery';
 import { MAX_CANDIDATE } from '../core/signal';
+import { room } from './networks';
 
 /** Candidates of one carrier that are sent or taken; a flood beyond is dropped. */
 export const MAX_CANDIDATES = 64;
@@ -36,6 +37,7 @@ export interface Listener {
 }
 
 export class Peer {
+  private readonly room = room();
   private readonly connection: RTCPeerConnection;
   private readonly channels = new Map<Channel, RTCDataChannel>();
   private sent = 0;
@@ -50,7 +52,7 @@ export class Peer {
     private readonly listener: Listener,
   ) {
     const iceTransportPolicy = ways === 'relay_only' ? 'relay' : 'all';
-    this.connection = new RTCPeerConnection({ iceServers, iceTransportPolicy });
+    this.connection = new this.room.connection({ iceServers, iceTransportPolicy });
     for (const [name, init] of Object.entries(CHANNELS) as [Channel, RTCDataChannelInit][])
       this.channel(name, init);
     this.connection.onicecandidate = ({ candidate }) => {
@@ -75,8 +77,9 @@ export class Peer {
     };
     channel.onclose = () => this.lose('closed by the other side');
     channel.onmessage = event => {
-      if (event.data instanceof ArrayBuffer) this.listener.message(name, new Uint8Array(event.data));
-      else this.lose('the other side sent text');
+      // Of the room's kind of buffer, which is not this window's.
+      if (typeof event.data === 'string') this.lose('the other side sent text');
+      else this.listener.message(name, new Uint8Array(event.data as ArrayBuffer));
     };
     if (name === 'data') {
       channel.bufferedAmountLowThreshold = DATA_WAITING / 2;
@@ -152,6 +155,7 @@ export class Peer {
     }
     this.connection.onicecandidate = this.connection.onconnectionstatechange = null;
     this.connection.close();
+    this.room.close();
   }
 
   private lose(why: string): void {
