@@ -84,9 +84,12 @@ fn draw(
     events: &Receiver<Event>,
     steps: &Sender<Step>,
 ) -> io::Result<()> {
+    // The invitation's link is shown without its QR code.
+    let mut alone = false;
     loop {
         let facts = board.facts().clone();
         let lines = match &facts.invitation {
+            Some(link) if alone => screen::alone(link),
             Some(link) => screen::pairing(link),
             None => screen::status(&facts, board.age(), Instant::now()),
         };
@@ -95,10 +98,13 @@ fn draw(
             Ok(Event::Ended) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
             Ok(Event::Stop) => quit(&facts, steps),
             Ok(Event::Key(key)) => {
-                let back = board.facts().invitation.take().is_some();
-                match Step::of_key(key) {
+                let step = Step::of_key(key);
+                alone = !alone && facts.invitation.is_some() && step == Some(Step::Pair);
+                let back = !alone && board.facts().invitation.take().is_some();
+                match step {
                     Some(Step::Quit) => quit(&facts, steps),
                     None => {}
+                    Some(_) if alone => {}
                     Some(_) if back => {}
                     Some(step) if facts.busy.is_some() => {
                         board.say(Tone::Plain, format!("{}: one thing at a time", step.name()));

@@ -65,22 +65,42 @@ fn message(message: &Message) -> Vec<String> {
     lines.iter().map(|line| style(manner, line)).collect()
 }
 
-/// The QR code of a pairing link, and beside it the link to copy.
+/// The QR code of a pairing link, and beside it the link, which many terminals
+/// open at a click.
 pub(super) fn pairing(link: &str) -> Vec<String> {
     let Some(mut rows) = qr::rows(link) else {
-        return vec![link.to_owned()];
+        return alone(link);
     };
-    let hint =
-        ["Scan this with the phone that is", "to be paired, or open this link", "there (in one piece):", ""];
-    let link: Vec<char> = link.chars().collect();
-    let parts = link.chunks(BESIDE).map(|part| part.iter().collect::<String>());
-    let after = ["", "It works once and for ten minutes.", "Any key goes back."];
+    let hint = ["Scan this with the phone that is", "to be paired, or open this link", "there:", ""];
+    let letters: Vec<char> = link.chars().collect();
+    let parts = letters.chunks(BESIDE).map(|part| clickable(link, &part.iter().collect::<String>()));
+    let after = [
+        "",
+        "It works once and for ten minutes.",
+        "p shows the link alone, to copy;",
+        "any other key goes back.",
+    ];
     let text = hint.map(str::to_owned).into_iter().chain(parts).chain(after.map(str::to_owned));
     for (row, part) in rows.iter_mut().skip(2).zip(text) {
         row.push_str("  ");
         row.push_str(&part);
     }
     rows
+}
+
+/// A pairing link in one piece: the terminal itself wraps it, so that it is
+/// copied without what stands beside it.
+pub(super) fn alone(link: &str) -> Vec<String> {
+    let wrapped = format!("\x1b[?7h{}\x1b[?7l", clickable(link, link));
+    let before = ["Open this link in a browser on this machine:", ""];
+    let after = ["", "It works once and for ten minutes. Any key goes back."];
+    before.map(str::to_owned).into_iter().chain([wrapped]).chain(after.map(str::to_owned)).collect()
+}
+
+/// Text that leads to the link (the operating system command 8 of terminals;
+/// others show the text and ignore it).
+fn clickable(link: &str, text: &str) -> String {
+    format!("\x1b]8;id=pairing;{link}\x1b\\{text}\x1b]8;;\x1b\\")
 }
 
 fn title(age: Duration) -> String {
@@ -204,6 +224,24 @@ mod tests {
             assert!(line.chars().count() <= COLUMNS, "{line}");
         }
         lines.join("\n")
+    }
+
+    #[test]
+    fn a_link_is_there_to_copy_in_one_piece_and_fits() {
+        let link = format!("http://localhost:40000/#v=1&b=ws://10.203.255.255:40000&k={}", "k".repeat(70));
+        assert!(
+            alone(&link).iter().any(|line| line.contains(&format!("\x1b\\{link}\x1b]"))),
+            "{:?}",
+            alone(&link)
+        );
+        let shown = pairing(&link);
+        assert!(shown.len() <= ROWS, "{} rows", shown.len());
+        assert_eq!(
+            shown.iter().filter(|row| row.contains(&format!("id=pairing;{link}"))).count(),
+            4,
+            "{shown:?}"
+        );
+        assert!(shown.iter().any(|row| row.ends_with("any other key goes back.")), "{shown:?}");
     }
 
     #[test]
