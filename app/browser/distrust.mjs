@@ -6,10 +6,15 @@ import { check, must, same } from './checks.mjs';
 import { paired } from './life.mjs';
 import { until } from './world.mjs';
 
-/** Keeps the page's sockets and what they heard, and counts connections and alarms. */
+/**
+ * Keeps the page's sockets and what they heard, and counts alarms, and connections, each of which is
+ * made in a frame of its own.
+ */
 function tap() {
   const [PlainSocket, PlainConnection] = [WebSocket, RTCPeerConnection];
-  Object.assign(globalThis, { __sockets: [], __heard: [], __connections: 0, __alarms: [] });
+  const app = location.href === 'about:blank' ? parent : globalThis;
+  app.__connections ??= 0;
+  Object.assign(globalThis, { __sockets: [], __heard: [], __alarms: [] });
   globalThis.WebSocket = class extends PlainSocket {
     constructor(...args) {
       super(...args);
@@ -22,7 +27,7 @@ function tap() {
   globalThis.RTCPeerConnection = class extends PlainConnection {
     constructor(...args) {
       super(...args);
-      globalThis.__connections += 1;
+      app.__connections += 1;
     }
   };
   new MutationObserver(() => {
@@ -81,6 +86,7 @@ export async function distrust(world) {
     });
     await page.evaluate(() => globalThis.__alarms.splice(0));
     const before = await page.evaluate(() => globalThis.__connections);
+    must(before > 0, 'no connection was counted');
     const all = [...Object.entries(lies(presence)), ['text', 'hello']];
     for (const [, bytes] of all) {
       await until('the link', isLinked);

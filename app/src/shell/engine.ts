@@ -3,6 +3,7 @@
 import * as base32 from '../core/base32';
 import type { Bytes } from '../core/bytes';
 import type { FarmInfo } from '../core/control';
+import type { Epoch } from '../core/epoch';
 import { farmIdOf, random } from '../core/id';
 import { InvitationError, parse } from '../core/invitation';
 import type { DeviceKey } from '../core/keys';
@@ -24,6 +25,8 @@ export class Engine {
   private readonly hubs = new Map<string, Hub>();
   private readonly lines = new Map<string, OwnLine>();
   private readonly boot = random(16);
+  /** The newest epoch of connections that ended: to a farm that is paired again, an offer with one that it knows is an old one. */
+  private used: Epoch = 0;
   private watched = true;
   private suspended = false;
 
@@ -42,7 +45,7 @@ export class Engine {
   /** A connection to this farm. Throws `InvitationError` where its broker's address is none. */
   async connect(record: FarmRecord): Promise<OwnLine> {
     const hub = this.hub(record.broker);
-    const line = new OwnLine(hub, hub.add({ id: await farmIdOf(record.key), key: record.key }));
+    const line = new OwnLine(hub, hub.add({ id: await farmIdOf(record.key), key: record.key }, this.used));
     this.lines.set(record.id, line);
     return line;
   }
@@ -50,8 +53,10 @@ export class Engine {
   /** Ends the connection to a farm. */
   disconnect(farm: string): void {
     const line = this.lines.get(farm);
+    if (!line) return;
     this.lines.delete(farm);
-    line?.hub.remove(line.tunnel);
+    this.used = Math.max(this.used, line.tunnel.epoch);
+    line.hub.remove(line.tunnel);
   }
 
   /** Asks the farm of an invitation to let this phone in. Throws what `parse` and `pair` throw. */

@@ -82,14 +82,14 @@ export class Hub {
     return socket;
   }
 
-  /** A tunnel to a farm of this broker's. */
-  add(farm: { id: Bytes; key: Bytes }): Tunnel {
+  /** A tunnel to a farm of this broker's, with epochs after `used`. */
+  add(farm: { id: Bytes; key: Bytes }, used: Epoch): Tunnel {
     const { key, boot, phone } = this.identity;
     const tunnel: Tunnel = new Tunnel(farm, {
       key,
       boot,
       session: { phone, slot: this.slot.slot },
-      epoch: this.slot.epoch,
+      epoch: Math.max(this.slot.epoch, used),
       seed: randomSeed(),
       send: (peer: Address, payload: Bytes) => this.socket.send({ signal: { peer, payload } }),
       iceServers: () => ({
