@@ -170,18 +170,16 @@ tools-cross: need-rust # The `cross` whose reading of cross.toml is tested
 	@target/tools/bin/cross --version >/dev/null 2>&1 \
 		|| $(CARGO) install --locked cross --version $(CROSS_VERSION) --root target/tools
 
-cross: need-rust ## Build agent and broker for the Pi (CROSS='aarch64-… armv7-…'; installs what is missing as root)
+cross: need-rust need-cc ## Build agent and broker for the Pi (CROSS='aarch64-… armv7-…'; installs what is missing as root)
 	image/cross $(CROSS)
 
-image: need-rust ## Make the card's image, target/image/farm-tunnel.img (IMAGE_MIRROR: see image/fetch)
+image: need-rust need-cc ## Make the card's image, target/image/farm-tunnel.img (IMAGE_MIRROR: see image/fetch)
 	PROGRAMS=farm-agent image/cross
 	image/build
 
 image-test: build ## Boot the card's image in qemu: pairing, faults, power cuts (root; IMAGE_TEST=--short)
 	@test -e target/image/farm-tunnel.img || { echo "no image yet: make image"; exit 1; }
-	@command -v qemu-system-aarch64 >/dev/null \
-		|| { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get install -y --no-install-recommends qemu-system-arm; } \
-		|| { echo "qemu is missing: apt-get install qemu-system-arm"; exit 1; }
+	@image/install qemu-system-aarch64=qemu-system-arm mcopy=mtools ip=iproute2 ssh-keygen=openssh-client
 	target/release/image-test $(IMAGE_TEST)
 
 image-same: ## Make the image again elsewhere, and compare: the same bytes

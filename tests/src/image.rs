@@ -27,6 +27,9 @@ pub enum ImageError {
     /// A file.
     #[error("{0}: {1}")]
     File(String, std::io::Error),
+    /// What this machine doesn't let the test do.
+    #[error("{0}")]
+    Unable(String),
     /// Something is not as it must be.
     #[error("{0}")]
     Wrong(String),

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use farm_tests::image::{Plan, perform, steps};
+use farm_tests::image::{ImageError, Plan, perform, steps};
 use lexopt::{Arg, ValueExt};
 
 const HELP: &str = "\
@@ -23,8 +23,12 @@ Usage: image-test [--image FILE] [--short] [--only STEP]... [--cuts N] [--seed N
   --cuts N      power cuts (default 20, with --short 3)
   --seed N      for what is left to chance (default: the clock)
 
-Exit status: 0 all goals are kept, 1 one is missed or something failed, 2 misused.
+Exit status: 0 all goals are kept, 1 one is missed or something failed, 2 misused,
+77 this machine lacks a tool or a right that the test needs.
 ";
+
+/// What other test runners call a test that could not be done here.
+const UNABLE: u8 = 77;
 
 const TOOLS: [(&str, &str); 4] = [
     ("qemu-system-aarch64", "qemu-system-arm"),
@@ -45,7 +49,7 @@ fn main() -> ExitCode {
     for (program, package) in TOOLS {
         if Command::new(program).arg("--help").output().is_err() {
             eprintln!("image-test: {program} is missing: apt-get install {package}");
-            return ExitCode::FAILURE;
+            return ExitCode::from(UNABLE);
         }
     }
     println!("seed {}", plan.seed);
@@ -54,7 +58,7 @@ fn main() -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("image-test: {error}");
-            ExitCode::FAILURE
+            if matches!(error, ImageError::Unable(_)) { ExitCode::from(UNABLE) } else { ExitCode::FAILURE }
         }
     }
 }

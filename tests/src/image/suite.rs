@@ -105,7 +105,7 @@ pub fn perform(plan: &Plan) -> Result<bool, ImageError> {
         }
         println!("----  {}: {:.0} s, load {}", step.name, began.elapsed().as_secs_f64(), load());
     }
-    println!("\n{}", bench.table.markdown());
+    println!("\n{}\n{}", bench.table.markdown(), bench.table.result());
     Ok(bench.table.good())
 }
 

@@ -72,6 +72,14 @@ impl Table {
         self.rows.iter().all(|row| row.good)
     }
 
+    /// How many did what they must and how many did not, as cargo says it of its
+    /// tests, for whoever counts.
+    pub(super) fn result(&self) -> String {
+        let failed = self.rows.iter().filter(|row| !row.good).count();
+        let word = if failed == 0 { "ok" } else { "FAILED" };
+        format!("test result: {word}. {} passed; {failed} failed; 0 ignored", self.rows.len() - failed)
+    }
+
     /// The table for a document.
     pub(super) fn markdown(&self) -> String {
         let mut text = "| | measured | goal | load |\n|---|---|---|---|\n".to_owned();

@@ -44,10 +44,9 @@ impl World {
     /// Moves this process into a network of its own and starts everything.
     pub(super) fn start(dir: &Path) -> Result<Self, ImageError> {
         // Before any other thread is there: each would stay outside.
-        doing(
-            "making a network namespace (root is needed)",
-            unshare(CloneFlags::CLONE_NEWNET).map_err(Into::into),
-        )?;
+        unshare(CloneFlags::CLONE_NEWNET).map_err(|error| {
+            ImageError::Unable(format!("no network of the test's own can be made ({error}): run it as root"))
+        })?;
         for words in [
             "link set lo up",
             "link add here type veth peer name there",
@@ -55,7 +54,8 @@ impl World {
             "link set here up",
             "link set there up",
         ] {
-            run("ip", Command::new("ip").args(words.split(' ')), PATIENCE)?;
+            run("ip", Command::new("ip").args(words.split(' ')), PATIENCE)
+                .map_err(|error| ImageError::Unable(error.to_string()))?;
         }
         let address = |port: u16| SocketAddr::new(HERE.parse().expect("an address"), port);
         let mut greenhouse = greenhouse(Place::here(), address(8080));
