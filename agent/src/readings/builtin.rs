@@ -39,6 +39,7 @@ impl Builtin {
         let mut traffic = Traffic::default();
         let mut due = since_boot() + FIRST_AFTER;
         loop {
+            beat.pass().await;
             if !self.readings.clock().now().trusted {
                 self.readings.clock_changed();
             }

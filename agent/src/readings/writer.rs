@@ -166,6 +166,7 @@ impl Writer {
             self.commit(Gathered::default()).await;
         }
         loop {
+            beat.pass().await;
             let ready = (self.has_records()).then(|| self.pace.ready_at(Instant::now()));
             match self.wake(ready, beat).await {
                 Wake::Request(Some(request)) => {
