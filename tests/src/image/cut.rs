@@ -108,6 +108,10 @@ fn entries(bytes: &[u8]) -> Result<Vec<Entry>, ImageError> {
     let wrong = |what: &str| ImageError::Wrong(format!("the log of writes {what}"));
     let number =
         |at: usize| -> Option<u64> { Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?)) };
+    // The power was cut before the first write, which begins the log.
+    if bytes.iter().take(SECTOR).all(|byte| *byte == 0) {
+        return Ok(Vec::new());
+    }
     if number(0) != Some(MAGIC) {
         return Err(wrong("is none"));
     }
@@ -134,4 +138,42 @@ fn entries(bytes: &[u8]) -> Result<Vec<Entry>, ImageError> {
         at = data + stored;
     }
     Ok(entries)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// A log as dm-log-writes lays it out: a head, then each entry's own head
+    /// and its bytes.
+    fn log(entries: &[(u64, u64, u64)]) -> Vec<u8> {
+        let sector = |numbers: &[u64]| {
+            let mut bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+            bytes.resize(SECTOR, 0);
+            bytes
+        };
+        let mut bytes = sector(&[MAGIC, 1, entries.len() as u64, SECTOR as u64]);
+        for (at, sectors, flags) in entries {
+            bytes.extend(sector(&[*at, *sectors, *flags, 0]));
+            bytes.extend(vec![7; usize::try_from(*sectors).unwrap() * SECTOR]);
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_log_is_read_as_far_as_it_was_written() {
+        let whole = log(&[(2, 1, 0), (0, 0, FLUSH), (9, 3, FUA)]);
+        let read = entries(&whole).unwrap();
+        let read: Vec<_> = read.iter().map(|entry| (entry.offset, entry.length, entry.flags)).collect();
+        assert_eq!(read, [(1024, 512, 0), (0, 0, FLUSH), (9 * 512, 3 * 512, FUA)]);
+        assert_eq!(entries(&whole[..whole.len() - 1]).unwrap().len(), 2, "the last entry is cut short");
+    }
+
+    #[test]
+    fn a_log_that_was_never_begun_has_no_writes_and_anything_else_is_no_log() {
+        assert!(entries(&[]).unwrap().is_empty());
+        assert!(entries(&[0; 4096]).unwrap().is_empty());
+        assert!(entries(b"no log").is_err());
+    }
 }
