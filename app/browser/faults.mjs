@@ -195,6 +195,11 @@ export async function faults() {
       file: 'public-address',
       fault: () => stage.net.appearsAs('farm', 9),
     });
+    await row('phone’s address changes', {
+      file: 'phone-moves',
+      fault: () => stage.net.readdress('phone', 2, 3),
+      silent: 5_000,
+    });
     await row('phone’s network gets another public address', {
       file: 'phone-address',
       fault: () => stage.net.appearsAs('phone', 9),
