@@ -235,5 +235,21 @@ export async function tabs(world) {
     same(await own(), 1, 'sessions at the farm');
   });
 
+  await check('the leading tab is closed while another pairs through it: that one pairs', async () => {
+    const page = await phone.tab((await world.invite()).link);
+    const pair = page.getByRole('button', { name: 'Pair', exact: true });
+    await pair.waitFor();
+    // So that pairing is still under way when the leading tab goes.
+    await world.broker.end();
+    try {
+      await pair.click();
+      for (const other of phone.tabs.filter(other => other !== page)) await phone.close(other);
+    } finally {
+      await world.broker.start();
+    }
+    await fine(page);
+    same(await own(), 1, 'sessions at the farm');
+  });
+
   await stop();
 }

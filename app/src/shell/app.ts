@@ -12,7 +12,11 @@ import { troubleOf } from './pair';
 import { type FarmRecord, type Settings, Store } from './store';
 import { StreamReset, type TunnelStream } from './streams';
 import { Tabs } from './tabs';
+import { LeadLost } from './tabs/follower';
 import type { Answer, Call, ToldFarm } from './tabs/messages';
+
+/** Most changes of the leading tab that one wish follows: tabs that go one after the other. */
+const LEAD_CHANGES = 4;
 
 /** Why the app can't work at all here. */
 export type Obstacle = 'insecure' | 'no_webrtc' | 'no_ed25519';
@@ -104,11 +108,7 @@ export class App {
   async accept(text: string, phoneName: string): Promise<FarmView> {
     // What is none need not be asked about.
     parse(text);
-    await this.begun;
-    const { follower } = this.tabs;
-    const id = follower
-      ? await follower.call({ kind: 'accept', text, phoneName })
-      : await this.pair(text, phoneName);
+    const id = await this.led({ kind: 'accept', text, phoneName }, () => this.pair(text, phoneName));
     const farm = this.farms.find(one => one.record.id === id);
     if (!farm) throw new Error('the farm is gone again');
     return farm;
@@ -117,21 +117,36 @@ export class App {
   /** Removes a farm from this phone. */
   async forget(farm: FarmView): Promise<void> {
     const { id } = farm.record;
-    await this.begun;
-    const { follower } = this.tabs;
-    if (follower) await follower.call({ kind: 'forget', farm: id });
-    else {
+    await this.led({ kind: 'forget', farm: id }, async () => {
       await this.store.removeFarm(id);
       this.drop(farm);
-    }
+      return null;
+    });
   }
 
   /** What was looked at is in the store, whichever tab keeps it. */
   async keep(farm: FarmView): Promise<void> {
+    const keep = async () => {
+      await farm.keep();
+      return null;
+    };
+    await this.led({ kind: 'keep', farm: farm.record.id }, keep).catch(error =>
+      report('app', `not kept: ${error}`),
+    );
+  }
+
+  /** Has the leading tab do this, or does it here where this is that tab; again where the lead changes meanwhile. */
+  private async led(what: Call, here: () => Promise<string | null>): Promise<string | null> {
     await this.begun;
-    const { follower } = this.tabs;
-    if (follower) await follower.call({ kind: 'keep', farm: farm.record.id }).catch(() => null);
-    else await farm.keep();
+    for (let change = 0; ; change++) {
+      await this.tabs.settled();
+      const { follower } = this.tabs;
+      try {
+        return await (follower ? follower.call(what) : here());
+      } catch (error) {
+        if (!(error instanceof LeadLost) || change >= LEAD_CHANGES) throw error;
+      }
+    }
   }
 
   async saveSettings(settings: Settings): Promise<void> {
@@ -204,7 +219,7 @@ export class App {
 
   private async pair(text: string, phoneName: string): Promise<string> {
     const { engine } = this;
-    if (!engine) throw new Error('another tab leads now');
+    if (!engine) throw new LeadLost();
     const record = await engine.pair(text, phoneName);
     // Without room for it the farm is there until the app closes; the screens say so.
     await this.store.putFarm(record).catch(error => report('store', `the farm is not kept: ${error}`));

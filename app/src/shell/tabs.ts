@@ -69,6 +69,11 @@ export class Tabs {
     this.act();
   }
 
+  /** Returns when no change between leading and following is under way. */
+  settled(): Promise<void> {
+    return this.turn;
+  }
+
   /** The leading tab, seen from a tab that follows; `null` where this one leads. */
   get follower(): Follower | null {
     return this.current && 'follower' in this.current ? this.current.follower : null;

@@ -19,6 +19,9 @@ import {
 /** A call's answer comes within this: pairing takes up to 30 s of it. */
 const CALL_WITHIN_MS = 40_000;
 
+/** The tab that was asked leads no more; perhaps it had not even heard. */
+export class LeadLost extends Error {}
+
 /** What the owner hears. */
 export interface Listener {
   /** The leading tab answered; it is looked at, or not. */
@@ -75,12 +78,12 @@ export class Follower {
     this.post({ kind: 'probe', why });
   }
 
-  /** Lets the leading tab do something. Throws {@link PairingFailed} with what came in the way. */
+  /** Lets the leading tab do something. Throws {@link PairingFailed} with what came in the way, and {@link LeadLost}. */
   async call(what: Call): Promise<string | null> {
     this.last += 1;
     const call = this.last;
     const answer = await new Promise<Answer>((resolve, reject) => {
-      const timer = setTimeout(() => this.fail(call), CALL_WITHIN_MS);
+      const timer = setTimeout(() => this.fail(call, new PairingFailed('no_answer')), CALL_WITHIN_MS);
       this.calls.set(call, { resolve, reject, timer });
       this.say({ kind: 'call', call, what });
     });
@@ -92,7 +95,7 @@ export class Follower {
   leadLost(): void {
     this.joined = false;
     for (const stream of [...this.streams.values()]) if (stream.said) stream.reset('session_ended');
-    for (const call of [...this.calls.keys()]) this.fail(call);
+    for (const call of [...this.calls.keys()]) this.fail(call, new LeadLost());
   }
 
   /** This tab leads now. */
@@ -102,12 +105,12 @@ export class Follower {
     this.channel.close();
   }
 
-  private fail(call: number): void {
+  private fail(call: number, error: Error): void {
     const waiting = this.calls.get(call);
     this.calls.delete(call);
     if (!waiting) return;
     clearTimeout(waiting.timer);
-    waiting.reject(new PairingFailed('no_answer'));
+    waiting.reject(error);
   }
 
   private open(farm: string, service: string): TunnelStream {
