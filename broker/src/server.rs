@@ -64,7 +64,7 @@ use redirect::Redirect;
 use relay::{AddressError, Relay};
 use report::{Report, reported};
 use tally::Tally;
-use thread::Thread;
+use thread::{Manners, Thread};
 use tls::{Opened, Tls};
 
 pub use options::{AlertOptions, Changes, Options, RelayChoice, StartError};
@@ -127,8 +127,8 @@ impl Server {
         // After the store: its lock says that no other broker lives here.
         let desk_listener = desk::open(&options.state)?;
 
-        let strangers = Thread::start("strangers").map_err(StartError::Thread)?;
-        let inside = Thread::start("devices").map_err(StartError::Thread)?;
+        let strangers = Thread::start("strangers", Manners::GivesWay).map_err(StartError::Thread)?;
+        let inside = Thread::start("devices", Manners::Equal).map_err(StartError::Thread)?;
         let (door, devices) = (strangers.door(), inside.door());
         let listening =
             [Some(address), redirect_address, metrics_address, stun].into_iter().flatten().collect();
