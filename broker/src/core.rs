@@ -126,6 +126,7 @@ struct Device {
     id: DeviceId,
     signals: Bucket,
     pairing: Bucket,
+    strikes: Bucket,
     watched: Vec<FarmId>,
     /// When it is due new credentials for the relay. `None`: it has none.
     relay_due: Option<Instant>,
@@ -137,6 +138,7 @@ impl Device {
             id,
             signals: Bucket::default(),
             pairing: Bucket::default(),
+            strikes: Bucket::default(),
             watched: Vec::new(),
             relay_due: None,
         }

@@ -81,6 +81,8 @@ counters! {
     limit_signal_size,
     /// Limit: pairing signals of one phone or to one farm.
     limit_pairing,
+    /// Limit: signals of one connection beyond other limits.
+    limit_strikes,
     /// Limit: phones or invitations of one farm.
     limit_access,
     /// Limit: farms watched by one connection or altogether.

@@ -77,6 +77,10 @@ pub struct Limits {
     pub pairing_per_phone: Rate,
     /// Signals to invitations of one farm.
     pub pairing_per_farm: Rate,
+    /// Signals of one phone's connection that met a limit, until it is closed: an
+    /// offer with all its candidates once too often; one to an invitation counts
+    /// [`GUESS_STRIKES`]. Who heeds what it is told never comes here.
+    pub strikes: Rate,
     /// Changes of one farm's presence that are pushed; what comes faster is
     /// held back and only the last is sent.
     pub presence_changes: Rate,
@@ -107,6 +111,9 @@ pub const LIST_ITEMS_PER_TOKEN: usize = 10;
 /// offer with all its candidates has, so that only floods pay.
 pub const SIGNAL_BYTES_PER_TOKEN: usize = 4 * 1024;
 
+/// What a signal to an invitation beyond its limit counts: nobody needs ten.
+pub const GUESS_STRIKES: u32 = 2;
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -128,6 +135,7 @@ impl Default for Limits {
             // Burst and refill together: 10 and 30 in any minute.
             pairing_per_phone: Rate::per_minute(5, 5),
             pairing_per_farm: Rate::per_minute(15, 15),
+            strikes: Rate::per_minute(20, 20),
             presence_changes: Rate::per_second(10, 1),
             exchanges_per_farm: 256,
             watches: 200_000,

@@ -3,14 +3,14 @@
 //! broker's word, never the sender's.
 
 use farm_protocol::broker::{
-    Address, FromBroker, MAX_SIGNAL, Signal, Undelivered, UndeliveredReason as Reason,
+    Address, FromBroker, MAX_SIGNAL, RefusedReason, Signal, Undelivered, UndeliveredReason as Reason,
 };
 use farm_protocol::id::{FarmId, InvitationId, SessionId};
 
 use super::cluster::Way;
 use super::connection_state::DeviceId;
 use super::event::{ConnectionId, Now};
-use super::{Core, Phase};
+use super::{Core, Phase, limits};
 
 impl Core {
     /// Hands a signal on, or tells the sender that it was not.
@@ -32,6 +32,9 @@ impl Core {
                 }
                 let undelivered = Undelivered { peer, reason };
                 self.send(connection, FromBroker::Undelivered(undelivered));
+                if reason == Reason::Limit {
+                    self.strike(connection, device, peer, now);
+                }
             }
         }
     }
@@ -57,6 +60,20 @@ impl Core {
             return Err(Reason::Limit);
         }
         Ok(())
+    }
+
+    /// A phone that was told of a limit and goes on all the same is sent away:
+    /// being told costs as much as being heard. A farm that answers many phones
+    /// may meet a limit without fault.
+    fn strike(&mut self, connection: ConnectionId, device: DeviceId, peer: Address, now: Now) {
+        let DeviceId::Phone(_) = device else { return };
+        let cost = if let Address::Invitation(_) = peer { limits::GUESS_STRIKES } else { 1 };
+        let rate = self.settings.limits.strikes;
+        let sender = self.connections.get_mut(&connection).and_then(Phase::device);
+        if !sender.is_some_and(|sender| sender.strikes.take(rate, cost, now.instant)) {
+            self.counters.limit_strikes += 1;
+            self.refuse(connection, RefusedReason::Limit, now);
+        }
     }
 
     /// The way to the receiver, if the sender may reach it.

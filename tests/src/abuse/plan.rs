@@ -57,7 +57,7 @@ pub(super) const ATTACKS: [Attack; 27] = [
     insider("flood-access", &["limit_messages_total"]),
     insider("never-reading", &["slow_readers_total"]),
     insider("flapping", &["superseded_total", "limit_presence_total"]),
-    stranger("pairing-guesses", &["limit_pairing_total", "undelivered_offline_total"]),
+    stranger("pairing-guesses", &["limit_pairing_total", "limit_strikes_total", "undelivered_offline_total"]),
     stranger("token-guesses", &["refused_bad_token_total", "limit_token_guesses_total"]),
     stranger("enumeration", &["undelivered_offline_total", "presence_total"]),
 ];

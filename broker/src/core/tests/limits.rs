@@ -126,7 +126,8 @@ fn too_many_signals_are_not_handed_on() {
 
 #[test]
 fn a_phone_sends_at_most_10_pairing_signals_in_any_minute() {
-    let mut world = World::new();
+    // Who goes on like this is sent away: that has a test of its own.
+    let mut world = World::with(|settings| settings.limits.strikes = Rate::per_second(1000, 1000));
     let phone = world.enter(&Device::phone(1));
     let mut allowed = Vec::new();
     for _ in 0..300 {
@@ -166,6 +167,27 @@ fn a_farm_gets_at_most_30_pairing_signals_in_any_minute() {
     }
     assert!(allowed.len() >= 30, "{}", allowed.len());
     assert!(world.core.counters().limit_pairing > 0);
+}
+
+#[test]
+fn who_goes_on_beyond_a_limit_is_sent_away() {
+    let mut world = World::with(|settings| settings.limits.strikes = Rate::per_minute(6, 6));
+    let connection = world.enter(&Device::phone(1));
+    let guess = |world: &mut World| {
+        let peer = Address::Invitation(invitation(1));
+        world.say(connection, ToBroker::Signal(Signal { peer, payload: vec![1] }));
+    };
+    // What is allowed, and what is still answered.
+    (0..5 + 3).for_each(|_| guess(&mut world));
+    assert!(!world.is_closed(connection));
+    // Heeding it for a while is forgiven.
+    world.advance(Duration::from_secs(20));
+    (0..1 + 1).for_each(|_| guess(&mut world));
+    assert!(!world.is_closed(connection));
+    guess(&mut world);
+    assert_eq!(world.refusal(connection), Some(RefusedReason::Limit));
+    assert_eq!(world.core.counters().limit_strikes, 1);
+    world.check_invariants();
 }
 
 #[test]

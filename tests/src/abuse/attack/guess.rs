@@ -13,7 +13,7 @@ use crate::device::{Device, DeviceError, Link};
 
 /// Ten thousand and more invitations, each asked for by one of many phones.
 pub(super) async fn pairing(field: &Rc<Field>) {
-    // Each phone asks five times and is told "limit" from then on.
+    // Each phone asks five times, is told "limit" from then on, and soon sent away.
     field.at_least(10_000);
     phones(field, 100, async |field, _, link| {
         for _ in 0..55 {
@@ -27,6 +27,8 @@ pub(super) async fn pairing(field: &Rc<Field>) {
         for _ in 0..55 {
             match link.next().await {
                 Ok(FromBroker::Undelivered(_)) => {}
+                // It goes on beyond its limit.
+                Ok(FromBroker::Refused(refused)) if refused.reason == RefusedReason::Limit => return false,
                 Ok(other) => field.breach(format!("a guess was answered by {other:?}")),
                 Err(_) => return false,
             }
