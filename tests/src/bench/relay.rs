@@ -1,6 +1,8 @@
 //! The broker's relay beside coturn: the same traffic by coturn's own test
 //! client, and what each relay's processor and memory had to do for it.
 
+mod crowd;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
@@ -57,6 +59,11 @@ pub(super) fn measure(dir: &Path, scale: &Scale, rows: &mut Part) -> Result<(), 
             round(&client, relay, peer, scale.relayed)?;
         }
     }
+    let mut crowded = [0; 2];
+    for (relay, most) in relays.iter().zip(&mut crowded) {
+        let _clients = crowd::gather(relay.name, relay.address, peer)?;
+        *most = relay.resident()?;
+    }
     drop(echo);
     let [ours, theirs] = &relays;
     let megabytes = |bytes: u64| bytes as f64 / 1e6;
@@ -70,6 +77,13 @@ pub(super) fn measure(dir: &Path, scale: &Scale, rows: &mut Part) -> Result<(), 
         }
         rows.push(row.remark(repeat.remark("rounds")));
         rows.push(Row::new(format!("{}, memory", relay.name), vec![memory]));
+    }
+    for (relay, most) in relays.iter().zip(crowded) {
+        let mut memory = Figure::new("memory", megabytes(most), Unit::Megabytes);
+        if std::ptr::eq(relay, ours) {
+            memory = memory.at_most(megabytes(crowded[1]) * MOST_MEMORY);
+        }
+        rows.push(Row::new(format!("{}, {} allocations", relay.name, crowd::CROWD), vec![memory]));
     }
     let share = theirs.work.median() / ours.work.median();
     rows.push(Row::new(
@@ -152,9 +166,16 @@ fn round(client: &Path, relay: &mut Relay, peer: SocketAddr, messages: u64) -> R
         return Err(Trouble::Wrong(format!("{}: {received} of {sent} bytes came back", relay.name)));
     }
     relay.work.push(spent.as_secs_f64() * 1e9 / (sent + received) as f64);
-    let usage = Usage::of(pid[0]).map_err(Trouble::io("reading what a relay uses"))?;
-    relay.memory = relay.memory.max(usage.rss_bytes);
+    relay.memory = relay.memory.max(relay.resident()?);
     Ok(())
+}
+
+impl Relay {
+    /// Its memory now, in bytes.
+    fn resident(&self) -> Result<u64, Trouble> {
+        let usage = Usage::of(self.program.pid()).map_err(Trouble::io("reading what a relay uses"))?;
+        Ok(usage.rss_bytes)
+    }
 }
 
 /// What came back in all, by the client's last word on it.
