@@ -42,7 +42,7 @@ use cluster::{Cluster, Membership};
 use connection_state::{ConnectionStates, DeviceId, FORGET_DEVICE_AFTER};
 use counters::Counters;
 use enrollment::{Enrollment, FarmRecord, TokenHash, TokenRecord};
-pub use event::{Action, ConnectionId, Event, Now};
+pub use event::{Action, Claimed, ConnectionId, Event, Now};
 use history::History;
 pub use limits::Limits;
 use network::Network;
@@ -212,7 +212,9 @@ impl Core {
     pub fn handle(&mut self, event: Event, now: Now) {
         self.run_due(now);
         match event {
-            Event::Opened { connection, observed, nonce } => self.opened(connection, observed, nonce, now),
+            Event::Opened { connection, observed, nonce, claim } => {
+                self.opened(connection, observed, (nonce, claim), now);
+            }
             Event::Message { connection, message } => self.message(connection, message, now),
             Event::Malformed { connection } => self.protocol_error(connection, now),
             Event::Closed { connection, slow } => {
@@ -278,7 +280,13 @@ impl Core {
         self.connections.len()
     }
 
-    fn opened(&mut self, id: ConnectionId, observed: SocketAddr, nonce: Nonce, now: Now) {
+    fn opened(
+        &mut self,
+        id: ConnectionId,
+        observed: SocketAddr,
+        (nonce, claim): (Nonce, Option<Box<Claimed>>),
+        now: Now,
+    ) {
         self.counters.opened += 1;
         let observed = SocketAddr::new(observed.ip().to_canonical(), observed.port());
         let network = Network::of_client(observed.ip());
@@ -311,6 +319,11 @@ impl Core {
             messages: Bucket::default(),
         };
         self.connections.insert(id, connection);
+        if let Some(claim) = claim
+            && self.enter_by_claim(id, *claim, now)
+        {
+            return;
+        }
         self.timers.arm(Timer::Connection(id), now.instant + limits::AUTHENTICATE_WITHIN);
         let challenge = farm_protocol::broker::Challenge { nonce };
         self.send(id, FromBroker::Challenge(challenge));

@@ -27,6 +27,7 @@ mod stun;
 mod tally;
 mod thread;
 pub mod tls;
+mod together;
 pub mod webhook;
 
 use std::collections::BTreeMap;

@@ -5,6 +5,8 @@
 mod alerts;
 #[path = "server/backup.rs"]
 mod backup;
+#[path = "server/claims.rs"]
+mod claims;
 #[path = "server/client.rs"]
 mod client;
 #[path = "server/commands.rs"]

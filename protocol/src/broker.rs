@@ -9,6 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::byte_string;
+use crate::channel::Channel;
 use crate::epoch::Epoch;
 use crate::id::{BootId, FarmId, InvitationId, PhoneId, SessionId, Slot};
 use crate::keys::{DeviceKey, KeyError, Nonce, PublicKey, Purpose, Signature};
@@ -161,7 +162,16 @@ pub struct Claim {
 impl Authenticate {
     /// Signs a claim for one challenge.
     pub fn sign(key: &DeviceKey, nonce: &Nonce, claim: Claim) -> Self {
-        let signature = key.sign(Purpose::Authenticate, &transcript(nonce, &key.public(), &claim));
+        Self::sign_over(key, (Purpose::Authenticate, nonce.as_bytes()), claim)
+    }
+
+    /// Signs a claim for one TLS connection.
+    pub fn sign_for_channel(key: &DeviceKey, channel: &Channel, claim: Claim) -> Self {
+        Self::sign_over(key, (Purpose::Channel, channel.as_bytes()), claim)
+    }
+
+    fn sign_over(key: &DeviceKey, (purpose, fresh): (Purpose, &[u8]), claim: Claim) -> Self {
+        let signature = key.sign(purpose, &transcript(fresh, &key.public(), &claim));
         let presence = (claim.role == Role::Farm)
             .then(|| presence_proof(key, FarmId::of(&key.public()), claim.boot, claim.epoch));
         let Claim { role, slot, boot, epoch, broker } = claim;
@@ -184,6 +194,18 @@ impl Authenticate {
     /// # Errors
     /// [`KeyError::BadSignature`].
     pub fn verify(&self, nonce: &Nonce) -> Result<(), KeyError> {
+        self.verify_over(Purpose::Authenticate, nonce.as_bytes())
+    }
+
+    /// Checks the signature against the TLS connection on which it came.
+    ///
+    /// # Errors
+    /// [`KeyError::BadSignature`].
+    pub fn verify_for_channel(&self, channel: &Channel) -> Result<(), KeyError> {
+        self.verify_over(Purpose::Channel, channel.as_bytes())
+    }
+
+    fn verify_over(&self, purpose: Purpose, fresh: &[u8]) -> Result<(), KeyError> {
         let claim = Claim {
             role: self.role,
             slot: self.slot,
@@ -191,14 +213,14 @@ impl Authenticate {
             epoch: self.epoch,
             broker: self.broker.clone(),
         };
-        self.key.verify(Purpose::Authenticate, &transcript(nonce, &self.key, &claim), &self.signature)
+        self.key.verify(purpose, &transcript(fresh, &self.key, &claim), &self.signature)
     }
 }
 
 /// Fixed-length fields first, the only variable one last: unambiguous without lengths.
-fn transcript(nonce: &Nonce, key: &PublicKey, claim: &Claim) -> Vec<u8> {
-    let mut out = Vec::with_capacity(96 + claim.broker.len());
-    out.extend_from_slice(nonce.as_bytes());
+fn transcript(fresh: &[u8], key: &PublicKey, claim: &Claim) -> Vec<u8> {
+    let mut out = Vec::with_capacity(112 + claim.broker.len());
+    out.extend_from_slice(fresh);
     out.extend_from_slice(key.as_bytes());
     out.push(match claim.role {
         Role::Farm => 0,

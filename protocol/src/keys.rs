@@ -26,8 +26,10 @@ pub enum KeyError {
 /// every other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// A device proves its key to a broker.
+    /// A device proves its key to a broker, by the broker's challenge.
     Authenticate,
+    /// The same by the TLS connection between the two, see [`crate::channel`].
+    Channel,
     /// An offer, answer, candidate or goodbye between phone and farm.
     Signal,
     /// A farm accepts a phone.
@@ -41,6 +43,7 @@ impl Purpose {
     pub fn context(self) -> &'static [u8] {
         match self {
             Self::Authenticate => b"farm-tunnel.v1 authenticate\0",
+            Self::Channel => b"farm-tunnel.v1 channel\0",
             Self::Signal => b"farm-tunnel.v1 signal\0",
             Self::Pairing => b"farm-tunnel.v1 pairing\0",
             Self::Presence => b"farm-tunnel.v1 presence\0",

@@ -11,6 +11,7 @@ pub mod base64url;
 mod bounded_text;
 pub mod broker;
 mod byte_string;
+pub mod channel;
 pub mod codec;
 pub mod control;
 pub mod epoch;

@@ -14,4 +14,4 @@ pub use certificate::Certificate;
 pub use dial::{Secure, Target, loopback};
 pub use identity::Device;
 pub(crate) use link::unexpected;
-pub use link::{DeviceError, Link, Message};
+pub use link::{DeviceError, Link, Message, channel_of};

@@ -9,7 +9,7 @@ use farm_protocol::id::{BootId, FarmId, PhoneId, SessionId};
 use farm_protocol::keys::{KeyError, Nonce, PublicKey, Signature};
 
 use super::connection_state::{DeviceId, Verdict};
-use super::event::{ConnectionId, Now};
+use super::event::{Claimed, ConnectionId, Now};
 use super::presence::Proof;
 use super::timers::Timer;
 use super::{Core, Device, Phase, limits, refused};
@@ -48,7 +48,7 @@ impl Core {
         claim: Authenticate,
         now: Now,
     ) {
-        let presence = match self.check(&nonce, &claim) {
+        let presence = match self.check(&claim, |claim| claim.verify(&nonce)) {
             Ok(presence) => presence,
             Err(reason) => {
                 match reason {
@@ -82,8 +82,37 @@ impl Core {
         }
     }
 
+    /// Lets in who proved its key with its request. `false`: it is to be asked
+    /// as ever, by a challenge: whoever is not known yet, and who proved nothing,
+    /// perhaps because TLS ends before this broker.
+    pub(super) fn enter_by_claim(&mut self, connection: ConnectionId, claimed: Claimed, now: Now) -> bool {
+        let Claimed { channel, claim } = claimed;
+        let id = match claim.role {
+            Role::Phone => DeviceId::Phone(SessionId { phone: PhoneId::of(&claim.key), slot: claim.slot }),
+            Role::Farm => DeviceId::Farm(FarmId::of(&claim.key)),
+        };
+        if let DeviceId::Farm(farm) = id
+            && (!self.farms.is_enrolled(farm) || self.enrollment.revoked.contains_key(&farm))
+        {
+            return false;
+        }
+        let Ok(presence) = self.check(&claim, |claim| claim.verify_for_channel(&channel)) else {
+            self.counters.claims_unproved += 1;
+            return false;
+        };
+        self.counters.claims += 1;
+        let entrant =
+            Entrant { key: claim.key, boot: claim.boot, epoch: claim.epoch, presence, name: claim.name };
+        self.admit(connection, id, entrant, now);
+        true
+    }
+
     /// Gives a farm's word on its presence.
-    fn check(&self, nonce: &Nonce, claim: &Authenticate) -> Result<Option<Proof>, RefusedReason> {
+    fn check(
+        &self,
+        claim: &Authenticate,
+        verify: impl Fn(&Authenticate) -> Result<(), KeyError>,
+    ) -> Result<Option<Proof>, RefusedReason> {
         let texts = [Some(&claim.broker), claim.enrollment_token.as_ref(), claim.name.as_ref()];
         let fits = texts.into_iter().flatten().all(|text| text.len() <= MAX_TEXT);
         let slot_fits = claim.role == Role::Phone || claim.slot.number() == 0;
@@ -94,7 +123,7 @@ impl Core {
         if !names.is_empty() && !names.contains(&claim.broker) {
             return Err(RefusedReason::WrongBrokerName);
         }
-        claim.verify(nonce).map_err(|_| RefusedReason::BadSignature)?;
+        verify(claim).map_err(|_| RefusedReason::BadSignature)?;
         if claim.role != Role::Farm {
             return Ok(None);
         }

@@ -31,6 +31,10 @@ counters! {
     opened,
     /// Devices that were let in.
     welcomed,
+    /// Devices that were let in by what came with their request, without a challenge.
+    claims,
+    /// Requests with a claim that proved nothing: its device was asked by a challenge.
+    claims_unproved,
     /// Farms that were enrolled.
     enrolled,
     /// Signals handed on.

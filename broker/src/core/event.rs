@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use farm_protocol::broker::{FromBroker, ToBroker};
+use farm_protocol::broker::{Authenticate, FromBroker, ToBroker};
+use farm_protocol::channel::Channel;
 use farm_protocol::id::FarmId;
 use farm_protocol::keys::Nonce;
 
@@ -28,6 +29,15 @@ pub struct Now {
     pub unix: u64,
 }
 
+/// What came with the request for a WebSocket, see [`farm_protocol::channel`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimed {
+    /// The TLS connection, as this end knows it.
+    pub channel: Channel,
+    /// Not checked yet.
+    pub claim: Authenticate,
+}
+
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -39,6 +49,8 @@ pub enum Event {
         observed: SocketAddr,
         /// Fresh randomness for its challenge.
         nonce: Nonce,
+        /// Who it says it is, where its request did.
+        claim: Option<Box<Claimed>>,
     },
     /// A device said something.
     Message {

@@ -2,6 +2,7 @@
 
 mod alerts;
 mod authentication;
+mod claims;
 mod cleanup;
 mod cluster;
 mod enrollment;

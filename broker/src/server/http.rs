@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 use async_channel::{Receiver, Sender};
 use async_tungstenite::tungstenite::handshake::server::create_response;
 use bytes::Bytes;
+use farm_protocol::broker::Authenticate;
+use farm_protocol::channel::{self, CLAIM_HEADER, Channel};
 use farm_protocol::{CONNECT_PATH, SUBPROTOCOL};
 use futures_util::{AsyncRead, AsyncWrite};
 use http_body_util::Full;
@@ -36,8 +38,9 @@ use super::socket::Socket;
 use super::tally::Tally;
 use super::thread::Door;
 use super::tls::Tls;
-use crate::core::ConnectionId;
+use super::together::Held;
 use crate::core::bucket::{Bucket, Rate};
+use crate::core::{Claimed, ConnectionId};
 
 /// Path of the health check.
 pub const HEALTH_PATH: &str = "/healthz";
@@ -87,6 +90,14 @@ pub(super) struct Front {
     pub(super) devices: Door,
 }
 
+/// A request for a WebSocket.
+#[derive(Clone)]
+struct Asked {
+    observed: SocketAddr,
+    /// See [`farm_protocol::channel`].
+    claim: Option<Box<Authenticate>>,
+}
+
 impl Front {
     /// Serves a new connection, as long as it need not give way to others.
     pub(super) async fn welcome(
@@ -118,17 +129,18 @@ impl Front {
                 Err(error) => return self.failed(tls.is_some(), &error),
             }
         }
-        let Some(tls) = tls else { return Box::pin(self.serve(stream, peer, ticket)).await };
+        let Some(tls) = tls else { return Box::pin(self.serve(stream, peer, ticket, None)).await };
         // Boxed: what a handshake needs is given back when it is done.
-        let stream = match Box::pin(self.unless_stopped(tls.handshake(stream))).await {
+        let mut stream = match Box::pin(self.unless_stopped(tls.handshake(stream))).await {
             Ok(stream) => stream,
             Err(error) => return self.failed(true, &error),
         };
+        let channel = stream.take_channel();
         match self.unless_stopped(soon(Begun::open(stream))).await {
             Ok((first, stream)) => match &self.relay {
                 Some(relay) if is_turn(first) => relay.clone().take(stream, peer, ticket),
                 // Boxed: it is most of what this future would be.
-                _ => Box::pin(self.serve(stream, peer, ticket)).await,
+                _ => Box::pin(self.serve(stream, peer, ticket, channel)).await,
             },
             Err(error) => self.failed(false, &error),
         }
@@ -151,9 +163,15 @@ impl Front {
         .await
     }
 
-    /// Serves one connection; a device's goes on in a task of its own.
-    pub(super) async fn serve<S>(self: Arc<Self>, stream: S, peer: SocketAddr, ticket: Ticket)
-    where
+    /// Serves one connection; a device's goes on in a task of its own. `channel`
+    /// is what its TLS connection is known by at both ends.
+    pub(super) async fn serve<S>(
+        self: Arc<Self>,
+        stream: S,
+        peer: SocketAddr,
+        ticket: Ticket,
+        channel: Option<Box<Channel>>,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (device, asked) = (OnceLock::new(), Mutex::new(Bucket::default()));
@@ -173,7 +191,7 @@ impl Front {
             .header_read_timeout(HEADER_WITHIN)
             .max_buf_size(MAX_HEAD)
             .max_headers(MAX_HEADERS)
-            .serve_connection(FuturesIo::new(stream), service);
+            .serve_connection(FuturesIo::new(Held::new(stream, &device)), service);
         let mut drained = pin!(async {
             // Nobody ever sends here: this returns when the broker ends.
             let _closed = self.stopping.recv().await;
@@ -207,12 +225,15 @@ impl Front {
             }
             None => return,
         };
-        let Some(observed) = device.get().copied() else {
+        let (stream, inputs) = (parts.io.into_inner().release(), self.inputs.clone());
+        let Some(Asked { observed, claim }) = device.get().cloned() else {
             return;
         };
+        let claim =
+            claim.zip(channel).map(|(claim, channel)| Box::new(Claimed { channel: *channel, claim: *claim }));
         let connection = ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed));
-        let (stream, inputs) = (parts.io.into_inner(), self.inputs.clone());
-        let socket = Socket::open(stream, parts.read_buf, connection, observed, inputs, &self.waiting);
+        let asked = (observed, claim);
+        let socket = Socket::open(stream, parts.read_buf, connection, asked, inputs, &self.waiting);
         if let Some(socket) = socket.await {
             let alive = self.alive.clone();
             ticket.settle();
@@ -227,7 +248,7 @@ impl Front {
         }
     }
 
-    fn answer(&self, request: &Parts, peer: SocketAddr, device: &OnceLock<SocketAddr>) -> Page {
+    fn answer(&self, request: &Parts, peer: SocketAddr, device: &OnceLock<Asked>) -> Page {
         match request.uri.path() {
             CONNECT_PATH if !self.welcomes(request) => {
                 self.tally.refused_origin.up();
@@ -240,7 +261,9 @@ impl Front {
                 } else {
                     let observed = client_address(peer, &request.headers, &self.trusted_proxies);
                     // Nothing follows an upgrade, so this is the first time.
-                    let _first = device.set(observed);
+                    let claim = request.headers.get(CLAIM_HEADER);
+                    let claim = claim.and_then(|claim| channel::from_header(claim.as_bytes()));
+                    let _first = device.set(Asked { observed, claim });
                 }
                 page
             }

@@ -21,7 +21,7 @@ use super::actor::Input;
 use super::outbox::{Next, Outlet, Waiting, outbox};
 use super::reactor::Alarm;
 use crate::core::bucket::{Bucket, Rate};
-use crate::core::{ConnectionId, Event};
+use crate::core::{Claimed, ConnectionId, Event};
 
 /// The read buffer of an idle connection, in bytes. The library's default of
 /// 128 KiB would be most of what the broker needs; larger messages make it
@@ -90,7 +90,7 @@ where
         stream: S,
         already_read: Bytes,
         connection: ConnectionId,
-        observed: SocketAddr,
+        (observed, claim): (SocketAddr, Option<Box<Claimed>>),
         inputs: Sender<Input>,
         waiting: &Waiting,
     ) -> Option<Box<Self>> {
@@ -104,7 +104,7 @@ where
             WebSocketStream::from_partially_read(stream, read, Role::Server, Some(config())).await
         };
         let (inlet, outlet) = outbox(waiting);
-        let event = Event::Opened { connection, observed, nonce };
+        let event = Event::Opened { connection, observed, nonce, claim };
         inputs.send(Input::Opened(event, connection, inlet)).await.ok()?;
         let control_frames = Bucket::default();
         Some(Box::new(Self { stream, connection, inputs, outlet, control_frames }))

@@ -3,6 +3,7 @@
 
 mod acme;
 mod authorities;
+mod channel;
 mod current;
 mod pem;
 mod stream;
@@ -209,6 +210,7 @@ fn config(
     }
     // Devices that come back after a restart of the network resume for a
     // fraction of the work; the tickets' keys rotate and are never stored.
+    config.key_log = Arc::new(channel::Exporter);
     config.ticketer = ring::Ticketer::new()?;
     config.send_tls13_tickets = TICKETS;
     Ok(Arc::new(config))

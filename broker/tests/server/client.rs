@@ -178,14 +178,18 @@ impl Device {
     }
 
     pub(crate) fn sign(&self, nonce: &Nonce) -> Authenticate {
-        let claim = Claim {
+        Authenticate::sign(&self.key, nonce, self.says())
+    }
+
+    /// What it says of itself.
+    pub(crate) fn says(&self) -> Claim {
+        Claim {
             role: self.role,
             slot: Slot::default(),
             boot: self.boot,
             epoch: self.epoch,
             broker: NAME.to_owned(),
-        };
-        Authenticate::sign(&self.key, nonce, claim)
+        }
     }
 
     pub(crate) fn heartbeat(&self, sequence: u32) -> ToBroker {
@@ -249,10 +253,14 @@ impl Client {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    /// Says and takes nothing yet.
+    pub(crate) fn silent(stream: WebSocketStream<S>) -> Self {
+        Self { stream, nonce: Nonce::from_bytes([0; 16]) }
+    }
+
     /// Takes the challenge.
     pub(crate) async fn over(stream: WebSocketStream<S>) -> Self {
-        let nonce = Nonce::from_bytes([0; 16]);
-        let mut client = Self { stream, nonce };
+        let mut client = Self::silent(stream);
         match client.next().await {
             FromBroker::Challenge(challenge) => client.nonce = challenge.nonce,
             other => panic!("expected the challenge, got {other:?}"),

@@ -48,7 +48,7 @@ pub(super) const ATTACKS: [Attack; 27] = [
     stranger("requests", &["limit_requests_total"]),
     stranger("origins", &["refused_origin_total"]),
     stranger("frames", &["refused_protocol_total"]),
-    stranger("states", &["refused_protocol_total", "refused_bad_signature_total"]),
+    stranger("states", &["refused_protocol_total", "refused_bad_signature_total", "claims_unproved_total"]),
     stranger("vanishing", &["opened_total", "welcomed_total"]),
     stranger("flood-heartbeats", &["limit_messages_total"]),
     stranger("flood-signals", &["limit_signals_total", "limit_messages_total"]),

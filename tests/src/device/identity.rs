@@ -1,6 +1,7 @@
 //! A device's key and run.
 
 use farm_protocol::broker::{Authenticate, Claim, Heartbeat, Role, ToBroker};
+use farm_protocol::channel::{Channel, to_header};
 use farm_protocol::epoch::Epoch;
 use farm_protocol::id::{BootId, FarmId, PhoneId, SessionId, Slot};
 use farm_protocol::keys::{DeviceKey, Nonce};
@@ -71,14 +72,25 @@ impl Device {
     /// The answer to a challenge of the broker of this name.
     #[must_use]
     pub fn authenticate(&self, nonce: &Nonce, broker: &str) -> Authenticate {
-        let claim = Claim {
+        Authenticate::sign(&self.key, nonce, self.says(broker))
+    }
+
+    /// What goes with the request to the broker of this name, over a connection
+    /// that both know.
+    #[must_use]
+    pub fn claim(&self, channel: &Channel, broker: &str) -> String {
+        let claim = Authenticate::sign_for_channel(&self.key, channel, self.says(broker));
+        to_header(claim).expect("it is short and has no token")
+    }
+
+    fn says(&self, broker: &str) -> Claim {
+        Claim {
             role: self.role,
             slot: Slot::default(),
             boot: self.boot,
             epoch: self.epoch,
             broker: broker.to_owned(),
-        };
-        Authenticate::sign(&self.key, nonce, claim)
+        }
     }
 
     /// The heartbeat of this number, without news.

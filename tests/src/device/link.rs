@@ -9,6 +9,7 @@ pub use async_tungstenite::tungstenite::Message;
 use async_tungstenite::tungstenite::protocol::WebSocketConfig;
 use async_tungstenite::tungstenite::{ClientRequestBuilder, Error as WebSocketError};
 use farm_protocol::broker::{FromBroker, RefusedReason, ToBroker, Welcome};
+use farm_protocol::channel::{CLAIM_HEADER, Channel, EXPORTER_LABEL};
 use farm_protocol::keys::Nonce;
 use farm_protocol::{CONNECT_PATH, SUBPROTOCOL, codec};
 use futures_util::StreamExt;
@@ -65,7 +66,7 @@ impl From<WebSocketError> for DeviceError {
 pub struct Link {
     /// For what a device would not send.
     pub stream: WebSocketStream<Secure>,
-    /// The broker's challenge.
+    /// The broker's challenge, where it sent one.
     pub nonce: Nonce,
     name: String,
 }
@@ -103,26 +104,57 @@ impl Link {
         Self::over(target, secure, origin).await
     }
 
-    /// Goes on after the TLS handshake.
+    /// Goes on after the TLS handshake, and takes the challenge.
     ///
     /// # Errors
     /// [`DeviceError`].
     pub async fn over(target: &Target, secure: Secure, origin: Option<&str>) -> Result<Self, DeviceError> {
-        let name = target.name();
-        let uri = format!("wss://{name}{CONNECT_PATH}").parse().expect("a name and a path are a URI");
-        let mut request = ClientRequestBuilder::new(uri).with_sub_protocol(SUBPROTOCOL);
-        if let Some(origin) = origin {
-            request = request.with_header("Origin", origin);
-        }
-        let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER).write_buffer_size(0);
-        let upgrade = async_tungstenite::client_async_with_config(request, secure, Some(config));
-        let (stream, _) = within(upgrade).await?;
-        let mut link = Self { stream, nonce: Nonce::from_bytes([0; 16]), name };
+        let header = origin.map(|origin| ("Origin", origin.to_owned()));
+        let mut link = Self::upgrade(target, secure, header).await?;
         match link.next().await? {
             FromBroker::Challenge(challenge) => link.nonce = challenge.nonce,
             other => return Err(unexpected(other)),
         }
         Ok(link)
+    }
+
+    /// Connects, and proves who the device is with the request, as real ones do.
+    ///
+    /// # Errors
+    /// [`DeviceError`], also where the broker sends a challenge all the same.
+    pub async fn join(
+        target: &Target,
+        from: Ipv4Addr,
+        device: &Device,
+    ) -> Result<(Self, Welcome), DeviceError> {
+        let secure = within(target.tls(from)).await?;
+        let claim = device.claim(&channel_of(&secure)?, &target.name());
+        let mut link = Self::upgrade(target, secure, Some((CLAIM_HEADER, claim))).await?;
+        match link.next().await? {
+            FromBroker::Welcome(welcome) => Ok((link, welcome)),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// A WebSocket on which nothing was said yet.
+    ///
+    /// # Errors
+    /// [`DeviceError`].
+    pub async fn upgrade(
+        target: &Target,
+        secure: Secure,
+        header: Option<(&str, String)>,
+    ) -> Result<Self, DeviceError> {
+        let name = target.name();
+        let uri = format!("wss://{name}{CONNECT_PATH}").parse().expect("a name and a path are a URI");
+        let mut request = ClientRequestBuilder::new(uri).with_sub_protocol(SUBPROTOCOL);
+        if let Some((name, value)) = header {
+            request = request.with_header(name, value);
+        }
+        let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER).write_buffer_size(0);
+        let upgrade = async_tungstenite::client_async_with_config(request, secure, Some(config));
+        let (stream, _) = within(upgrade).await?;
+        Ok(Self { stream, nonce: Nonce::from_bytes([0; 16]), name })
     }
 
     /// Proves who the device is.
@@ -178,6 +210,15 @@ impl Link {
             };
         }
     }
+}
+
+/// What both ends of a TLS connection know.
+///
+/// # Errors
+/// The library's.
+pub fn channel_of(secure: &Secure) -> io::Result<Channel> {
+    let exported = secure.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, None);
+    exported.map(Channel::from_bytes).map_err(io::Error::other)
 }
 
 /// Reads a message of the broker's.

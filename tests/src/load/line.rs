@@ -74,9 +74,8 @@ impl Kind {
     ) -> Result<Line, DeviceError> {
         match self {
             Self::Agents | Self::Pairs => {
-                let mut link = Link::connect(target, from).await?;
                 let device = self.device(number);
-                link.enter(&device, None).await?;
+                let (mut link, _) = Link::join(target, from, &device).await?;
                 let peer = self.word(&mut link, number, (first, count)).await?;
                 Ok(Line::Ours { link: Box::new(link), device: Box::new(device), sequence: 0, peer })
             }

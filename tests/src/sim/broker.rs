@@ -107,7 +107,7 @@ impl Broker {
         self.connections.insert(connection, down);
         let observed = ctx.net.reflexive(conn.device.host);
         let nonce = Nonce::from_bytes(ctx.rng.bytes());
-        self.handle(Event::Opened { connection, observed, nonce }, ctx);
+        self.handle(Event::Opened { connection, observed, nonce, claim: None }, ctx);
     }
 
     /// Something came on a connection.

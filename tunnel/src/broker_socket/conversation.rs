@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use async_tungstenite::tungstenite::{Bytes, Message};
 use farm_protocol::broker::{Authenticate, Claim, FromBroker, Refused, ToBroker, Welcome};
+use farm_protocol::channel::{self, Channel};
 use farm_protocol::codec;
-use farm_protocol::keys::DeviceKey;
+use farm_protocol::keys::{DeviceKey, Nonce};
 use futures_util::StreamExt;
 
 use super::dial::{Dialer, Socket};
@@ -43,6 +44,23 @@ pub(super) struct Speaker {
     pub(super) enrollment_token: Option<String>,
 }
 
+impl Speaker {
+    /// What goes with the request: the broker lets in by it whom it knows.
+    fn claim(&self, channel: &Channel) -> Option<String> {
+        let mut claim = Authenticate::sign_for_channel(&self.key, channel, self.claim.clone());
+        claim.name = self.name.clone();
+        channel::to_header(claim)
+    }
+
+    /// The answer to a challenge, with all that the device has to show.
+    fn answer(&self, nonce: &Nonce) -> Authenticate {
+        let mut answer = Authenticate::sign(&self.key, nonce, self.claim.clone());
+        answer.name = self.name.clone();
+        answer.enrollment_token = self.enrollment_token.clone();
+        answer
+    }
+}
+
 /// Runs a conversation. It ends when `outgoing` is closed and drained, at any stage.
 pub(super) async fn converse(
     socket: SocketId,
@@ -51,11 +69,12 @@ pub(super) async fn converse(
     outgoing: async_channel::Receiver<ToBroker>,
     reports: async_channel::Sender<(SocketId, Report)>,
 ) {
-    let dialed = smol::future::or(async { Some(dialer.dial().await) }, async {
-        // Nothing is queued before the welcome, so this waits for the close.
-        let _ = outgoing.recv().await;
-        None
-    });
+    let dialed =
+        smol::future::or(async { Some(dialer.dial(|channel| speaker.claim(channel)).await) }, async {
+            // Nothing is queued before the welcome, so this waits for the close.
+            let _ = outgoing.recv().await;
+            None
+        });
     let report = match dialed.await {
         None => return,
         Some(Err(error)) => Report::Failed(error.to_string()),
@@ -129,11 +148,7 @@ async fn talk(
                 };
                 let report = match message {
                     FromBroker::Challenge(challenge) if !welcomed => {
-                        let mut answer =
-                            Authenticate::sign(&speaker.key, &challenge.nonce, speaker.claim.clone());
-                        answer.name = speaker.name.clone();
-                        answer.enrollment_token = speaker.enrollment_token.clone();
-                        let answer = ToBroker::Authenticate(Box::new(answer));
+                        let answer = ToBroker::Authenticate(Box::new(speaker.answer(&challenge.nonce)));
                         if let Err(reason) = send(&mut stream, &answer).await {
                             return Some(reason);
                         }

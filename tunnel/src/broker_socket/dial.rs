@@ -11,6 +11,7 @@ use async_tungstenite::tungstenite::http::HeaderValue;
 use async_tungstenite::tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
 use async_tungstenite::tungstenite::protocol::WebSocketConfig;
 use farm_protocol::broker::Welcome;
+use farm_protocol::channel::{CLAIM_HEADER, Channel};
 use farm_protocol::codec::MAX_MESSAGE;
 use farm_protocol::{CONNECT_PATH, SUBPROTOCOL};
 use futures_util::io::{AsyncRead, AsyncWrite};
@@ -19,7 +20,7 @@ use smol::net::TcpStream;
 
 use super::address::{BrokerAddress, Brokers};
 use super::relay::Held;
-use super::tls::Trust;
+use super::tls::{self, Trust};
 use crate::aside;
 use crate::peer::IceServer;
 
@@ -161,11 +162,15 @@ impl Dialer {
         address.map(server).into_iter().collect()
     }
 
-    /// One attempt, without a deadline: the link has that.
+    /// One attempt, without a deadline: the link has that. `claim` is what goes
+    /// with the request over a connection that both ends know by this.
     ///
     /// # Errors
     /// [`DialError`].
-    pub(super) async fn dial(&self) -> Result<Socket, DialError> {
+    pub(super) async fn dial(
+        &self,
+        claim: impl FnOnce(&Channel) -> Option<String>,
+    ) -> Result<Socket, DialError> {
         let tcp = self.connect().await?;
         // Heartbeats and offers are small and urgent.
         tcp.set_nodelay(true).map_err(DialError::Connect)?;
@@ -173,10 +178,13 @@ impl Dialer {
         setsockopt(&tcp, sockopt::TcpUserTimeout, &patience)
             .map_err(|error| DialError::Connect(error.into()))?;
         let broker = self.broker();
+        let mut claimed = None;
         let stream: Box<dyn Stream> = if broker.secure {
             let invalid = |_| DialError::Tls(std::io::Error::other("the host is not a valid server name"));
             let name = broker.host.clone().try_into().map_err(invalid)?;
-            Box::new(self.trust.connector().connect(name, tcp).await.map_err(DialError::Tls)?)
+            let stream = self.trust.connector().connect(name, tcp).await.map_err(DialError::Tls)?;
+            claimed = tls::channel(stream.get_ref().1).and_then(|channel| claim(&channel));
+            Box::new(stream)
         } else {
             Box::new(tcp)
         };
@@ -184,6 +192,9 @@ impl Dialer {
         let url = format!("{broker}{CONNECT_PATH}");
         let mut request = url.into_client_request().map_err(upgrade)?;
         request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+        if let Some(claimed) = claimed.and_then(|text| HeaderValue::try_from(text).ok()) {
+            request.headers_mut().insert(CLAIM_HEADER, claimed);
+        }
         // One connection for the life of the program: small buffers.
         let config = WebSocketConfig::default()
             .read_buffer_size(4096)

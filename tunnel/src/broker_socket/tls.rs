@@ -6,11 +6,12 @@ mod pinned;
 use std::path::Path;
 use std::sync::Arc;
 
+use farm_protocol::channel::{Channel, EXPORTER_LABEL};
 use farm_protocol::key_pin::{KeyPin, KeyPinError};
 use futures_rustls::TlsConnector;
 use futures_rustls::rustls::pki_types::UnixTime;
 use futures_rustls::rustls::time_provider::TimeProvider;
-use futures_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
+use futures_rustls::rustls::{ClientConfig, ClientConnection, ProtocolVersion, RootCertStore, crypto::ring};
 
 use crate::clock::Clock;
 use pinned::Pinned;
@@ -109,6 +110,16 @@ impl Trust {
     pub(crate) fn connector(&self) -> TlsConnector {
         TlsConnector::from(self.config.clone())
     }
+}
+
+/// What the other end of this connection alone knows, too. `None` before TLS
+/// 1.3, where it may be known to others (RFC 9266 section 3).
+pub(super) fn channel(session: &ClientConnection) -> Option<Channel> {
+    if session.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
+        return None;
+    }
+    let exported = session.export_keying_material([0; 32], EXPORTER_LABEL, None).ok()?;
+    Some(Channel::from_bytes(exported))
 }
 
 #[derive(Debug)]

@@ -10,6 +10,7 @@ use farm_protocol::broker::{
     Access, Address, Authenticate, Claim, FromBroker, Heartbeat, Presence, PresenceState, RefusedReason,
     Role, Signal, ToBroker, UndeliveredReason, Watch, presence_proof,
 };
+use farm_protocol::channel::Channel;
 use farm_protocol::epoch::Epoch;
 use farm_protocol::id::{BootId, FarmId, InvitationId, PhoneId, SessionId, Slot};
 use farm_protocol::keys::{DeviceKey, Nonce};
@@ -17,7 +18,7 @@ use farm_protocol::keys::{DeviceKey, Nonce};
 use crate::core::cluster::message::{BrokerId, PeerMessage};
 use crate::core::connection_state::DeviceId;
 use crate::core::enrollment::{FarmRecord, TOKEN_BYTES, TokenHash, TokenRecord};
-use crate::core::{Action, ConnectionId, Core, Event, Now, Phase, Settings};
+use crate::core::{Action, Claimed, ConnectionId, Core, Event, Now, Phase, Settings};
 
 pub(super) const NAME: &str = "broker.example.org";
 pub(super) const UNIX: u64 = 1_790_000_000;
@@ -79,14 +80,22 @@ impl Device {
     }
 
     pub(super) fn authenticate(&self, nonce: &Nonce) -> Authenticate {
-        let claim = Claim {
+        Authenticate::sign(&self.key, nonce, self.says())
+    }
+
+    /// What goes with a request on this channel.
+    pub(super) fn claim(&self, channel: &Channel) -> Authenticate {
+        Authenticate::sign_for_channel(&self.key, channel, self.says())
+    }
+
+    fn says(&self) -> Claim {
+        Claim {
             role: self.role,
             slot: self.slot,
             boot: self.boot,
             epoch: self.epoch,
             broker: NAME.to_owned(),
-        };
-        Authenticate::sign(&self.key, nonce, claim)
+        }
     }
 
     pub(super) fn heartbeat(&self, sequence: u32) -> ToBroker {
@@ -211,20 +220,28 @@ impl World {
     }
 
     pub(super) fn open(&mut self) -> ConnectionId {
+        self.open_claiming(None)
+    }
+
+    /// With what came with the request.
+    pub(super) fn open_claiming(&mut self, claim: Option<Box<Claimed>>) -> ConnectionId {
         // Each from an address of its own: limits per address have their tests.
         let host = u32::try_from(self.next + 1).unwrap();
-        let ip = std::net::Ipv4Addr::from(0x0a00_0000 + host);
-        self.open_from(ip.into())
+        self.open_as(std::net::Ipv4Addr::from(0x0a00_0000 + host).into(), claim)
     }
 
     pub(super) fn open_from(&mut self, ip: IpAddr) -> ConnectionId {
+        self.open_as(ip, None)
+    }
+
+    fn open_as(&mut self, ip: IpAddr, claim: Option<Box<Claimed>>) -> ConnectionId {
         self.next += 1;
         let connection = ConnectionId(self.next);
         let mut nonce = [0; 16];
         nonce[..8].copy_from_slice(&self.next.to_be_bytes());
         let nonce = Nonce::from_bytes(nonce);
         self.nonces.insert(connection, nonce);
-        self.handle(Event::Opened { connection, observed: SocketAddr::new(ip, 40_000), nonce });
+        self.handle(Event::Opened { connection, observed: SocketAddr::new(ip, 40_000), nonce, claim });
         connection
     }
 

@@ -31,9 +31,11 @@ struct Side {
 }
 
 impl Source {
-    /// The kernel says at once what the socket is ready for.
+    /// The kernel says at once what the socket is ready for. Writing is tried
+    /// before it does: a new socket takes what is written.
     pub(super) fn new(key: u64) -> Self {
-        Self { key, ways: Mutex::default() }
+        let write = Side { ready: true, ..Side::default() };
+        Self { key, ways: Mutex::new([Side::default(), write]) }
     }
 
     /// Whether to try; else whoever asks is woken when it is time. To be

@@ -14,10 +14,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use farm_protocol::channel::Channel;
 use futures_rustls::rustls::server::UnbufferedServerConnection;
 use futures_rustls::rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
 use futures_rustls::rustls::{self, ProtocolVersion, ServerConfig};
 use futures_util::{AsyncRead, AsyncWrite};
+
+use super::channel;
 
 /// Plaintext of one record, at most (RFC 8446 section 5.1).
 const MAX_PLAINTEXT: usize = 16 * 1024;
@@ -50,6 +53,8 @@ thread_local! {
 pub(in crate::server) struct TlsStream<S> {
     io: S,
     session: UnbufferedServerConnection,
+    /// Until somebody takes it.
+    channel: Option<Box<Channel>>,
     /// Ciphertext that is no whole record yet.
     incoming: Vec<u8>,
     /// Plaintext that the reader has not taken yet.
@@ -111,6 +116,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         let mut stream = Box::new(Self {
             io,
             session: UnbufferedServerConnection::new(config).map_err(io::Error::other)?,
+            channel: None,
             incoming: Vec::new(),
             plaintext: Pending::default(),
             outgoing: Pending::default(),
@@ -124,6 +130,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
     /// What both sides want to speak inside (RFC 7301).
     pub(super) fn alpn_protocol(&self) -> Option<&[u8]> {
         self.session.alpn_protocol()
+    }
+
+    /// What the two ends of this connection alone know; once. `None` before TLS
+    /// 1.3.
+    pub(in crate::server) fn take_channel(&mut self) -> Option<Box<Channel>> {
+        self.channel.take()
     }
 
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -157,7 +169,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
             }
             scratch[..held].copy_from_slice(&self.incoming);
             let read = ready!(Pin::new(&mut self.io).poll_read(cx, &mut scratch[held..]))?;
+            let shaking = self.channel.is_none() && self.session.is_handshaking();
             let taken = self.take_in(&mut scratch[..held + read], wanted, Say::Nothing);
+            if shaking {
+                self.channel = channel::take().map(Box::new);
+            }
             if taken.is_err() {
                 // The alert, as far as the network takes it.
                 let _lost = self.poll_outgoing(cx);

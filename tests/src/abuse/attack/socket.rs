@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use async_tungstenite::tungstenite::Bytes;
 use farm_protocol::broker::{Access, Address, FromBroker, RefusedReason, Signal, ToBroker, Watch};
+use farm_protocol::channel::{CLAIM_HEADER, Channel};
 use farm_protocol::codec;
 use farm_protocol::keys::Nonce;
 use futures_util::AsyncWriteExt;
@@ -60,11 +61,14 @@ pub(super) async fn states(field: &Rc<Field>) {
     field.at_least(60);
     crowd(field, 32, async |field| {
         let number = u64::from(field.number()) | 1 << 40;
-        let Ok(mut link) = Link::connect(&field.target, field.address(ADDRESSES)).await else { return };
         let (phone, farm) = (Device::phone(number), field.orders.farm);
         let name = field.target.name();
+        let violation = field.below(7);
+        if violation == 6 {
+            return passed_on(&field, &phone).await;
+        }
+        let Ok(mut link) = Link::connect(&field.target, field.address(ADDRESSES)).await else { return };
         field.sent("violations", 1);
-        let violation = field.below(6);
         let message = match violation {
             0 => phone.heartbeat(1),
             1 => ToBroker::Watch(Watch { farms: vec![farm] }),
@@ -97,6 +101,18 @@ pub(super) async fn states(field: &Rc<Field>) {
         }
     })
     .await;
+}
+
+/// A claim that was made for another connection, in the request.
+async fn passed_on(field: &Field, phone: &Device) {
+    let Ok(secure) = field.target.tls(field.address(ADDRESSES)).await else { return };
+    let claim = phone.claim(&Channel::from_bytes([7; 32]), &field.target.name());
+    let header = Some((CLAIM_HEADER, claim));
+    let Ok(mut link) = Link::upgrade(&field.target, secure, header).await else { return };
+    field.sent("violations", 1);
+    if let Ok(FromBroker::Welcome(_)) = link.next().await {
+        field.breach("a claim for another connection was welcomed");
+    }
 }
 
 /// Clients that are gone after each step, without a word.

@@ -3,6 +3,7 @@
 
 use std::os::unix::net::UnixStream;
 
+use farm_protocol::channel::EXPORTER_LABEL;
 use futures_rustls::TlsConnector;
 use futures_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use futures_rustls::rustls::version::{TLS12, TLS13};
@@ -71,12 +72,13 @@ fn configs(version: &'static SupportedProtocolVersion) -> (Arc<ServerConfig>, Tl
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let certificate: CertificateDer<'static> = made.cert.der().clone();
     let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
-    let mut server = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let mut server = ServerConfig::builder_with_provider(Arc::new(super::super::provider()))
         .with_protocol_versions(&[version])
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(vec![certificate.clone()], key)
         .unwrap();
+    server.key_log = Arc::new(channel::Exporter);
     server.ticketer = ring::Ticketer::new().unwrap();
     server.alpn_protocols = vec![b"http/1.1".to_vec()];
     let mut roots = RootCertStore::empty();
@@ -137,6 +139,23 @@ fn bytes_come_back_as_they_went_and_nothing_is_kept_afterwards() {
             }
         });
     }
+}
+
+#[test]
+fn both_ends_know_the_same_of_their_connection_and_nobody_else_does() {
+    let exported = |width| {
+        block_on(async {
+            let (mut server, client) = connected(&TLS13, width).await;
+            let there = client.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, None).unwrap();
+            let here = server.take_channel().unwrap();
+            assert_eq!(*here, Channel::from_bytes(there));
+            assert!(server.take_channel().is_none(), "once");
+            there
+        })
+    };
+    assert_ne!(exported(WIDE), exported(1), "each connection has its own");
+    let (mut before, _client) = block_on(connected(&TLS12, WIDE));
+    assert!(before.take_channel().is_none(), "TLS 1.2 has nothing that is safe for this");
 }
 
 #[test]
