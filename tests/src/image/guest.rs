@@ -16,11 +16,11 @@ pub(super) const BOOT: Duration = Duration::from_secs(400);
 
 /// One command by SSH: emulated cryptography takes seconds, and some commands
 /// wait for a watchdog.
-const COMMAND: Duration = Duration::from_secs(300);
+const COMMAND: Duration = Duration::from_secs(600);
 
 /// What happened is in the card's report soon after: it is looked at every
 /// second, at least at first.
-pub(super) const REPORTED: Duration = Duration::from_secs(100);
+pub(super) const REPORTED: Duration = Duration::from_secs(300);
 
 /// For qemu itself to do as it is told.
 const PATIENCE: Duration = Duration::from_secs(60);
