@@ -12,8 +12,12 @@ use super::SECRET;
 use crate::device::loopback;
 use crate::device::turn::{Turn, channel_data};
 
-/// Clients at once, as many as the broker lets in altogether.
-pub(super) const CROWD: u32 = 1000;
+/// Clients at once: what the broker lets in altogether, but for those that the
+/// rounds before have left.
+pub(super) const CROWD: u32 = 900;
+
+/// Their farms are others than that of the rounds before.
+const FIRST_FARM: u64 = 100;
 
 /// Allocations that one farm may have.
 const PER_FARM: u32 = 64;
@@ -44,7 +48,7 @@ pub(super) fn gather(
 
 fn enter(relay: &'static str, address: SocketAddr, peer: SocketAddr, number: u32) -> Result<Turn, Trouble> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let farm = u64::from(number / PER_FARM);
+    let farm = FIRST_FARM + u64::from(number / PER_FARM);
     let username = username(Name { account: Account(farm), holder: Holder(farm) }, since + 3600);
     let credential = Secret::new(SECRET.as_bytes()).password(&username);
     let (host, udp, tcp, tls) = (None, None, None, None);
