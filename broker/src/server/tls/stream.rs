@@ -229,8 +229,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
                 }
                 Ok(other) => return Err(io::Error::other(format!("TLS came to {other:?}"))),
                 Err(error) => {
-                    used += discard;
-                    last_word(session, &mut incoming[used..], outgoing);
+                    last_word(session, outgoing);
                     return Err(broken(error));
                 }
             }
@@ -290,9 +289,10 @@ fn append(
     Ok(())
 }
 
-/// The alert that tells the peer what was wrong.
-fn last_word(session: &mut UnbufferedServerConnection, incoming: &mut [u8], outgoing: &mut Vec<u8>) {
-    while let Ok(ConnectionState::EncodeTlsData(mut data)) = session.process_tls_records(incoming).state {
+/// The alert that tells the peer what was wrong. What was wrong is not looked at
+/// again: it would be answered again.
+fn last_word(session: &mut UnbufferedServerConnection, outgoing: &mut Vec<u8>) {
+    while let Ok(ConnectionState::EncodeTlsData(mut data)) = session.process_tls_records(&mut []).state {
         let room = outgoing.len();
         outgoing.resize(room + OVERHEAD, 0);
         // An alert is 2 bytes; what else could wait is of no use any more.
