@@ -16,18 +16,21 @@ mod source;
 mod stream;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
+};
+use slab::Slab;
 
 use alarm::Alarms;
 pub(super) use alarm::{Alarm, AlarmTimer};
@@ -42,8 +45,11 @@ const AT_ONCE: usize = 256;
 /// processor.
 const AFTER_ERROR: Duration = Duration::from_millis(10);
 
-/// The key of what other threads wake this one by; sockets are numbered from 1.
-const WAKEUP: u64 = 0;
+/// The key of what other threads wake this one by; sockets are numbered from 0.
+const WAKEUP: u64 = u64::MAX;
+
+/// The key of the clock that the alarms are set at.
+const CLOCK: u64 = u64::MAX - 1;
 
 thread_local! {
     static CURRENT: RefCell<Option<Arc<Reactor>>> = const { RefCell::new(None) };
@@ -54,12 +60,14 @@ thread_local! {
 pub(super) struct Reactor {
     epoll: OwnedFd,
     wakeup: OwnedFd,
+    clock: OwnedFd,
     /// The thread waits, or is about to.
     sleeping: AtomicBool,
     /// There is something to do besides sockets and alarms.
     notified: AtomicBool,
-    next_key: AtomicU64,
-    sources: Mutex<BTreeMap<u64, Arc<Source>>>,
+    /// By their keys. A key is used again, so a socket may be told what was
+    /// meant for the one before: it is tried in vain then, once.
+    sources: Mutex<Slab<Arc<Source>>>,
     alarms: Mutex<Alarms>,
 }
 
@@ -69,12 +77,15 @@ impl Reactor {
         let wakeup = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         // Edge-triggered: it need not be read.
         epoll::add(&epoll, &wakeup, EventData::new_u64(WAKEUP), EventFlags::IN | EventFlags::ET)?;
+        let clock =
+            timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
+        epoll::add(&epoll, &clock, EventData::new_u64(CLOCK), EventFlags::IN | EventFlags::ET)?;
         Ok(Arc::new(Self {
             epoll,
             wakeup,
+            clock,
             sleeping: AtomicBool::new(false),
             notified: AtomicBool::new(false),
-            next_key: AtomicU64::new(WAKEUP + 1),
             sources: Mutex::default(),
             alarms: Mutex::default(),
         }))
@@ -113,40 +124,53 @@ impl Reactor {
 
     /// Waits until there is something to do; gives who is to be woken.
     fn wait(&self, wakers: &mut Vec<Waker>) -> io::Result<()> {
-        let due = locked(&self.alarms).next();
+        let earlier = locked(&self.alarms).needed();
+        if let Some(due) = earlier {
+            self.set_clock(due.saturating_duration_since(Instant::now()))
+                .inspect_err(|_| locked(&self.alarms).clock_failed())?;
+        }
         // Said before it is looked whether somebody woke it: whoever does later
         // sees it, see `wake_by_ref`.
         self.sleeping.store(true, Ordering::SeqCst);
-        let longest = match due {
-            _ if self.notified.load(Ordering::SeqCst) => Some(Duration::ZERO),
-            Some(due) => Some(due.saturating_duration_since(Instant::now())),
-            None => None,
-        };
-        let timeout = longest.map(timespec);
+        let timeout = self.notified.load(Ordering::SeqCst).then_some(Timespec::default());
         let mut events = [const { MaybeUninit::uninit() }; AT_ONCE];
         let waited = epoll::wait(&self.epoll, &mut events[..], timeout.as_ref());
         self.sleeping.store(false, Ordering::SeqCst);
         let (events, _) = waited?;
-        {
-            let sources = locked(&self.sources);
-            for event in events.iter() {
-                if let Some(source) = sources.get(&event.data.u64()) {
-                    source.happened(event.flags, wakers);
+        let sources = locked(&self.sources);
+        for event in events.iter() {
+            match event.data.u64() {
+                WAKEUP => {}
+                CLOCK => locked(&self.alarms).take_due(Instant::now(), wakers),
+                key => {
+                    if let Some(source) = usize::try_from(key).ok().and_then(|key| sources.get(key)) {
+                        source.happened(event.flags, wakers);
+                    }
                 }
             }
         }
-        if due.is_some() {
-            locked(&self.alarms).take_due(Instant::now(), wakers);
-        }
+        Ok(())
+    }
+
+    fn set_clock(&self, after: Duration) -> io::Result<()> {
+        // Zero would stop it.
+        let it_value = timespec(after.max(Duration::from_nanos(1)));
+        let time = Itimerspec { it_interval: Timespec::default(), it_value };
+        timerfd_settime(&self.clock, TimerfdTimerFlags::empty(), &time)?;
         Ok(())
     }
 
     /// Watches a socket that is nonblocking.
     fn watch(&self, socket: impl AsFd) -> io::Result<Arc<Source>> {
-        let source = Arc::new(Source::new(self.next_key.fetch_add(1, Ordering::Relaxed)));
-        locked(&self.sources).insert(source.key, source.clone());
+        let source = {
+            let mut sources = locked(&self.sources);
+            let place = sources.vacant_entry();
+            let source = Arc::new(Source::new(place.key()));
+            place.insert(source).clone()
+        };
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        if let Err(error) = epoll::add(&self.epoll, socket, EventData::new_u64(source.key), flags) {
+        let key = EventData::new_u64(source.key as u64);
+        if let Err(error) = epoll::add(&self.epoll, socket, key, flags) {
             self.forget(&source);
             return Err(error.into());
         }
@@ -155,7 +179,7 @@ impl Reactor {
 
     /// Of a socket that is going to be closed.
     fn forget(&self, source: &Source) {
-        locked(&self.sources).remove(&source.key);
+        locked(&self.sources).remove(source.key);
     }
 
     /// Of a socket that another thread goes on with.

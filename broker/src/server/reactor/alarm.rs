@@ -1,5 +1,7 @@
-//! Times to wake at. To set one costs the kernel nothing: the thread looks at
-//! the earliest before it waits.
+//! Times to wake at. To set one costs the kernel nothing, unless it is earlier
+//! than all others: the thread sets its clock to the earliest before it waits,
+//! and leaves it there when that one is no longer wanted. Setting it for each
+//! wait would cost more than the wait.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -16,19 +18,39 @@ use super::{Reactor, locked};
 pub(super) struct Alarms {
     set: BTreeMap<(Instant, u64), Waker>,
     next: u64,
+    /// What the clock stands at, until it strikes.
+    clock: Option<Instant>,
 }
 
 impl Alarms {
-    pub(super) fn next(&self) -> Option<Instant> {
-        self.set.first_key_value().map(|((at, _), _)| *at)
+    /// What the clock is to be set to, if it must be.
+    pub(super) fn needed(&mut self) -> Option<Instant> {
+        let (&(earliest, _), _) = self.set.first_key_value()?;
+        if self.clock.is_some_and(|at| at <= earliest) {
+            return None;
+        }
+        self.clock = Some(earliest);
+        self.clock
     }
 
+    /// The clock could not be set.
+    pub(super) fn clock_failed(&mut self) {
+        self.clock = None;
+    }
+
+    /// The clock struck.
     pub(super) fn take_due(&mut self, now: Instant, wakers: &mut Vec<Waker>) {
+        self.clock = None;
         while let Some(first) = self.set.first_entry()
             && first.key().0 <= now
         {
             wakers.push(first.remove());
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.set.is_empty()
     }
 }
 

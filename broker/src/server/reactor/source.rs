@@ -17,7 +17,7 @@ pub(super) enum Way {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Source {
-    pub(super) key: u64,
+    pub(super) key: usize,
     ways: Mutex<[Side; 2]>,
 }
 
@@ -33,7 +33,7 @@ struct Side {
 impl Source {
     /// The kernel says at once what the socket is ready for. Writing is tried
     /// before it does: a new socket takes what is written.
-    pub(super) fn new(key: u64) -> Self {
+    pub(super) fn new(key: usize) -> Self {
         let write = Side { ready: true, ..Side::default() };
         Self { key, ways: Mutex::new([Side::default(), write]) }
     }
