@@ -3,11 +3,13 @@
 //! it. Prints what each costs.
 
 mod crew;
+mod growth;
 mod hand;
 mod line;
 mod mqtt;
 mod server;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -175,6 +177,39 @@ impl Crews {
     }
 }
 
+/// Another server with crews of its own.
+struct Beside {
+    hands: [Hand; 2],
+    server: server::Yardstick,
+    most: u32,
+}
+
+impl Beside {
+    fn start(options: &Options, server: server::Yardstick, certificate: &Path) -> Result<Self, Trouble> {
+        let half = options.devices / 4 * 2;
+        let start = |first, count, net| {
+            let (kind, address, certificate) = (server.kind, server.address, certificate.to_owned());
+            Hand::start(&Orders { kind, first, count, address, certificate, net })
+        };
+        let hands = [start(0, half, 20)?, start(half, options.devices - half, 21)?];
+        Ok(Self { hands, server, most: half })
+    }
+
+    /// So many altogether.
+    fn connect(&mut self, devices: u32) -> Result<(), Trouble> {
+        let first = (devices / 2).min(self.most);
+        hand::connect(&mut self.hands, &[first, devices - first], IN_WITHIN)
+    }
+
+    fn signals(&mut self, options: &Options, results: &mut Results) -> Result<(), Trouble> {
+        let order = format!("signals {} {}", options.rate, options.each.as_secs());
+        let signals = self.hands[0].ask(&order, options.each + Duration::from_secs(60))?;
+        let name = format!("{}: signals, {} a second", self.server.name, options.rate);
+        results.say(&name, &latency(&signals));
+        Ok(())
+    }
+}
+
 fn measure(options: &Options, results: &mut Results) -> Result<(), Trouble> {
     let dir = temp_dir()?;
     let limits = format!("[limits]\nconnections = {}\n", options.devices + 1000);
@@ -184,50 +219,30 @@ fn measure(options: &Options, results: &mut Results) -> Result<(), Trouble> {
     server::enroll(broker.state(), 0..options.devices)?;
     broker.daemon.start()?;
     let mut crews = Crews::start(&broker, options.devices)?;
-    let empty = look(broker.daemon.process()?)?;
-    let mut before = empty;
-    let mut connected = 0;
-    for part in [10, 4, 2, 1] {
-        let devices = options.devices / part;
-        let start = Instant::now();
-        crews.connect(devices)?;
-        let took = start.elapsed().as_secs_f64();
-        stop::pause(REST)?;
-        let now = look(broker.daemon.process()?)?;
-        let (more, each) = (devices - connected, per_device(&empty, &now, devices));
-        let text = format!(
-            "{:.1} KiB each, {:.0} handshakes/CPU s, {:.0}/s",
-            each / 1024.0,
-            handshakes(&before, &now, more),
-            f64::from(more) / took
-        );
-        results.say(&format!("{devices} devices"), &text);
-        (before, connected) = (now, devices);
+    let certificate = broker.certificate.clone();
+    let beside = if options.yardsticks {
+        let mosquitto = server::mosquitto(dir.path(), &certificate)?;
+        if mosquitto.is_none() {
+            results.say("mosquitto", "is not installed: left out");
+        }
+        mosquitto.map(|one| Beside::start(options, one, &certificate.der)).transpose()?
+    } else {
+        None
+    };
+    let beside = growth::measure(options, &broker, &mut crews, beside, results)?;
+    if let Some(mut beside) = beside {
+        beside.signals(options, results)?;
     }
-    let full = look(broker.daemon.process()?)?;
-    let each = per_device(&empty, &full, options.devices);
-    results.judge(
-        "memory per device, TLS",
-        &format!("{:.2} KiB ({} MB in all)", each / 1024.0, full.rss_bytes / 1_000_000),
-        "≤ 10 KiB",
-        each <= goal::BYTES,
-    );
-    let ours = handshakes(&empty, &full, options.devices);
+    stop::pause(REST)?;
     idle(options, &broker, results)?;
     talk(options, &mut crews, results)?;
     restart(options, &mut broker, &mut crews, results)?;
     drop(crews);
-    let certificate = broker.certificate.clone();
     drop(broker);
-    results.say("handshakes per CPU second", &format!("{ours:.0}"));
     if options.yardsticks {
-        for yardstick in
-            [server::mosquitto(dir.path(), &certificate)?, server::node(dir.path(), &certificate)?]
-        {
-            match yardstick {
-                Some(yardstick) => compare(options, &yardstick, &certificate.der, ours, results)?,
-                None => results.say("a yardstick", "is not installed: left out"),
-            }
+        match server::node(dir.path(), &certificate)? {
+            Some(node) => alone(options, node, &certificate.der, results)?,
+            None => results.say("node ws", "is not installed: left out"),
         }
     }
     Ok(())
@@ -296,40 +311,25 @@ fn restart(
     Ok(())
 }
 
-/// The same connections at another server.
-fn compare(
+/// The same connections at another server, after ours.
+fn alone(
     options: &Options,
-    yardstick: &server::Yardstick,
-    certificate: &std::path::Path,
-    ours: f64,
+    yardstick: server::Yardstick,
+    certificate: &Path,
     results: &mut Results,
 ) -> Result<(), Trouble> {
-    let devices = options.devices;
-    let half = devices / 4 * 2;
-    let orders = |first, count, net| Orders {
-        kind: yardstick.kind,
-        first,
-        count,
-        address: yardstick.address,
-        certificate: certificate.to_owned(),
-        net,
-    };
-    let mut hands = [Hand::start(&orders(0, half, 20))?, Hand::start(&orders(half, devices - half, 21))?];
-    let empty = look(&yardstick.process)?;
-    hand::connect(&mut hands, &[half, devices - half], IN_WITHIN)?;
+    let mut beside = Beside::start(options, yardstick, certificate)?;
+    let empty = look(&beside.server.process)?;
+    beside.connect(options.devices)?;
     stop::pause(REST)?;
-    let full = look(&yardstick.process)?;
-    let theirs = handshakes(&empty, &full, devices);
-    let text =
-        format!("{:.1} KiB each, {theirs:.0} handshakes/CPU s", per_device(&empty, &full, devices) / 1024.0);
-    results.say(&format!("{}: {devices} devices", yardstick.name), &text);
-    let order = format!("signals {} {}", options.rate, options.each.as_secs());
-    let signals = hands[0].ask(&order, options.each + Duration::from_secs(60))?;
-    results.say(&format!("{}: signals, {} a second", yardstick.name, options.rate), &latency(&signals));
-    if yardstick.kind == Kind::Mqtt {
-        let times = ours / theirs;
-        let reached = times >= goal::TIMES_MOSQUITTO;
-        results.judge("handshakes ÷ mosquitto's", &format!("{times:.2}"), "≥ 1.5", reached);
-    }
-    Ok(())
+    let full = look(&beside.server.process)?;
+    results.say(
+        &format!("{}: {} devices", beside.server.name, options.devices),
+        &format!(
+            "{:.1} KiB each, {:.0} handshakes/CPU s",
+            per_device(&empty, &full, options.devices) / 1024.0,
+            handshakes(&empty, &full, options.devices)
+        ),
+    );
+    beside.signals(options, results)
 }

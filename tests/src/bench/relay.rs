@@ -59,11 +59,7 @@ pub(super) fn measure(dir: &Path, scale: &Scale, rows: &mut Part) -> Result<(), 
             round(&client, relay, peer, scale.relayed)?;
         }
     }
-    let mut crowded = [0; 2];
-    for (relay, most) in relays.iter().zip(&mut crowded) {
-        let _clients = crowd::gather(relay.name, relay.address, peer)?;
-        *most = relay.resident()?;
-    }
+    let crowded = [crowded(&relays[0], peer)?, crowded(&relays[1], peer)?];
     drop(echo);
     let [ours, theirs] = &relays;
     let megabytes = |bytes: u64| bytes as f64 / 1e6;
@@ -78,12 +74,14 @@ pub(super) fn measure(dir: &Path, scale: &Scale, rows: &mut Part) -> Result<(), 
         rows.push(row.remark(repeat.remark("rounds")));
         rows.push(Row::new(format!("{}, memory", relay.name), vec![memory]));
     }
-    for (relay, most) in relays.iter().zip(crowded) {
-        let mut memory = Figure::new("memory", megabytes(most), Unit::Megabytes);
-        if std::ptr::eq(relay, ours) {
-            memory = memory.at_most(megabytes(crowded[1]) * MOST_MEMORY);
+    for (at, crowd) in crowd::CROWDS.into_iter().enumerate() {
+        for (relay, memory) in relays.iter().zip(crowded) {
+            let mut memory = Figure::new("memory", megabytes(memory[at]), Unit::Megabytes);
+            if std::ptr::eq(relay, ours) {
+                memory = memory.at_most(megabytes(crowded[1][at]) * MOST_MEMORY);
+            }
+            rows.push(Row::new(format!("{}, {crowd} allocations", relay.name), vec![memory]));
         }
-        rows.push(Row::new(format!("{}, {} allocations", relay.name, crowd::CROWD), vec![memory]));
     }
     let share = theirs.work.median() / ours.work.median();
     rows.push(Row::new(
@@ -91,6 +89,19 @@ pub(super) fn measure(dir: &Path, scale: &Scale, rows: &mut Part) -> Result<(), 
         vec![Figure::new("", share, Unit::Ratio)],
     ));
     Ok(())
+}
+
+/// A relay's memory with each of the crowds.
+fn crowded(relay: &Relay, peer: SocketAddr) -> Result<[u64; crowd::CROWDS.len()], Trouble> {
+    let mut clients = Vec::new();
+    let mut memory = [0; crowd::CROWDS.len()];
+    let mut here = 0;
+    for (crowd, memory) in crowd::CROWDS.into_iter().zip(&mut memory) {
+        clients.extend(crowd::gather(relay.name, relay.address, peer, here..crowd)?);
+        here = crowd;
+        *memory = relay.resident()?;
+    }
+    Ok(memory)
 }
 
 fn needed(name: &str) -> Result<std::path::PathBuf, Trouble> {
@@ -103,7 +114,7 @@ fn broker(dir: &Path) -> Result<Relay, Trouble> {
     let config = dir.join("relay.toml");
     let text = format!(
         "listen = \"{address}\"\nstate = {:?}\n[relay]\nsecret = \"{SECRET}\"\nallow_peers = [\"127.0.0.0/8\"]\n\
-         [relay.limits]\nbytes_per_second = 10000000000\nbytes_per_second_per_farm = 10000000000\n\
+         [relay.limits]\nallocations = 5000\nbytes_per_second = 10000000000\nbytes_per_second_per_farm = 10000000000\n\
          bytes_per_second_per_allocation = 10000000000\n",
         dir.join("relay-broker")
     );

@@ -2,6 +2,7 @@
 //! went to a peer and back.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use farm_broker::core::relay::credentials::{Account, Holder, Name, Secret, username};
@@ -12,9 +13,10 @@ use super::SECRET;
 use crate::device::loopback;
 use crate::device::turn::{Turn, channel_data};
 
-/// Clients at once: what the broker lets in altogether, but for those that the
-/// rounds before have left.
-pub(super) const CROWD: u32 = 900;
+/// Clients at once, one crowd after the other: about what the broker lets in
+/// altogether unless told otherwise, and what a relay has for ten thousand farms
+/// if two of five need it.
+pub(super) const CROWDS: [u32; 2] = [900, 4000];
 
 /// Their farms are others than that of the rounds before.
 const FIRST_FARM: u64 = 100;
@@ -24,7 +26,7 @@ const PER_FARM: u32 = 64;
 
 /// Addresses are so far apart that few clients share a network, whose requests
 /// are limited.
-const APART: u32 = 64;
+const APART: u32 = 16;
 
 /// The second byte of their addresses.
 const NET: u8 = 30;
@@ -37,13 +39,15 @@ const BACK_WITHIN: Duration = Duration::from_millis(500);
 /// Messages that are sent, at most, until one comes back.
 const TRIES: u32 = 10;
 
-/// Lets them in, one after the other. Their sockets end with what is given.
+/// Lets those of these numbers in, one after the other. Their sockets end with
+/// what is given.
 pub(super) fn gather(
     relay: &'static str,
     address: SocketAddr,
     peer: SocketAddr,
+    numbers: Range<u32>,
 ) -> Result<Vec<Turn>, Trouble> {
-    (0..CROWD).map(|number| enter(relay, address, peer, number)).collect()
+    numbers.map(|number| enter(relay, address, peer, number)).collect()
 }
 
 fn enter(relay: &'static str, address: SocketAddr, peer: SocketAddr, number: u32) -> Result<Turn, Trouble> {
