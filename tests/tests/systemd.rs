@@ -105,6 +105,19 @@ fn nothing_ends_them_for_good() {
     }
 }
 
+/// A pause that is over when systemd next looks costs nothing; one that it has to
+/// sleep through is up to 250 ms longer. None at all would be none for ever: the
+/// steps are multiples of it.
+#[test]
+fn the_first_pause_is_too_short_to_sleep_through() {
+    for (program, path) in units() {
+        let text = fs::read_to_string(path).unwrap();
+        let pause = text.lines().find_map(|line| line.strip_prefix("RestartSec=")).unwrap_or("none");
+        let micros: u32 = pause.strip_suffix("us").and_then(|us| us.parse().ok()).unwrap_or(0);
+        assert!((1..=100).contains(&micros), "{program}: RestartSec={pause}, not 1us to 100us");
+    }
+}
+
 /// A path that is not there stops a unit, unless a dash says that it need not
 /// be: 64-bit ARM has no /usr/lib64, and the agent did not start on a Pi.
 #[test]
