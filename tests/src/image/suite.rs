@@ -145,8 +145,12 @@ impl Bench {
         Ok(card)
     }
 
-    /// Starts a box.
-    pub(super) fn start(&self, card: &Card, start: Start<'_>) -> Result<Guest, ImageError> {
+    /// Starts a box; the paired one has no power from then on: a second box would
+    /// get no port for its SSH, and not start.
+    pub(super) fn start(&mut self, card: &Card, start: Start<'_>) -> Result<Guest, ImageError> {
+        if let Some(guest) = self.guest.take() {
+            guest.cut()?;
+        }
         self.machine.start(card, start)
     }
 
