@@ -118,6 +118,22 @@ fn the_first_pause_is_too_short_to_sleep_through() {
     }
 }
 
+/// The private /tmp and its like are mounts of their own: `NoExecPaths=/` leaves
+/// what is written there executable.
+#[test]
+fn what_they_write_they_cannot_run() {
+    for (program, path) in units() {
+        let text = fs::read_to_string(path).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("NoExecPaths=")).unwrap_or_default();
+        for path in ["/", "-/tmp", "-/var/tmp", "-/dev/shm"] {
+            assert!(
+                line.split(' ').any(|word| word == path),
+                "{program}: {path} is not in NoExecPaths={line}"
+            );
+        }
+    }
+}
+
 /// A path that is not there stops a unit, unless a dash says that it need not
 /// be: 64-bit ARM has no /usr/lib64, and the agent did not start on a Pi.
 #[test]

@@ -61,7 +61,7 @@ impl Table {
         self.add(
             what,
             format!("{seconds:.1} s{cpu}"),
-            &format!("{goal:.0} s"),
+            &format!("{goal} s"),
             kept,
             kept || !self.judges_times,
         );
