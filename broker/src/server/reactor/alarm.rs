@@ -1,7 +1,7 @@
 //! Times to wake at. To set one costs the kernel nothing, unless it is earlier
 //! than all others: the thread sets its clock to the earliest before it waits,
-//! and leaves it there when that one is no longer wanted. Setting it for each
-//! wait would cost more than the wait.
+//! and leaves it there when that one is no longer wanted, so that it is set once
+//! for many waits.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
