@@ -3,11 +3,27 @@
 
 const results = [];
 
+/** A check that takes longer hangs: the longest, bulk, takes a minute, and three on a busy machine. */
+const WITHIN_MS = 8 * 60_000;
+
+/** What a check does, or that it did not end. */
+async function bounded(work) {
+  let bound;
+  const late = new Promise((_, reject) => {
+    bound = setTimeout(() => reject(new Error(`not done within ${WITHIN_MS / 1000} s`)), WITHIN_MS);
+  });
+  try {
+    return await Promise.race([work(), late]);
+  } finally {
+    clearTimeout(bound);
+  }
+}
+
 /** Runs one check; a failure is shown at once and the next goes on. */
 export async function check(name, work) {
   const began = Date.now();
   try {
-    const note = await work();
+    const note = await bounded(work);
     results.push(true);
     console.log(`ok    ${name} (${Date.now() - began} ms)${note ? `: ${note}` : ''}`);
   } catch (error) {
