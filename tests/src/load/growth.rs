@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Beside, Crews, Options, REST, Results, Trouble, goal, handshakes, look, per_device, stop};
+use crate::bench::sample::Sample;
 use crate::device::Broker;
 
 /// Turns of each: their ratios' median counts. A turn of a thousand devices is a
@@ -29,7 +30,7 @@ pub(super) fn measure(
     let empty = look(ours)?;
     let theirs = beside.as_ref().map(|beside| look(&beside.server.process)).transpose()?;
     let mut there = 0;
-    let (mut speeds, mut speeds_beside) = (Vec::new(), Vec::new());
+    let (mut speeds, mut speeds_beside) = (Sample::default(), Sample::default());
     for turn in 1..=TURNS {
         let devices = options.devices * turn / TURNS;
         let more = devices - there;
@@ -64,36 +65,18 @@ pub(super) fn measure(
         let each = per_device(&empty, &look(&beside.server.process)?, options.devices) / 1024.0;
         results.say(&format!("{name}: {} devices", options.devices), &format!("{each:.1} KiB each"));
         results.say(&format!("{name}: handshakes per CPU second"), &spread(&speeds_beside));
-        let times: Vec<f64> = speeds.iter().zip(&speeds_beside).map(|(ours, theirs)| ours / theirs).collect();
-        let reached = median(&times) >= goal::TIMES_MOSQUITTO;
+        let times = speeds.divided_by(&speeds_beside);
+        let reached = times.median() >= goal::TIMES_MOSQUITTO;
         results.judge(&format!("handshakes ÷ {name}’s, in turns"), &spread(&times), "≥ 1.5", reached);
     }
     Ok(beside)
 }
 
-fn sorted(values: &[f64]) -> Vec<f64> {
-    let mut values = values.to_vec();
-    values.sort_by(f64::total_cmp);
-    values
-}
-
-fn median(values: &[f64]) -> f64 {
-    let values = sorted(values);
-    let half = values.len() / 2;
-    (values[half] + values[(values.len() - 1) / 2]) / 2.0
-}
-
 /// The median, the least and the most.
-fn spread(values: &[f64]) -> String {
-    let values = sorted(values);
-    let digits = if median(&values) < 100.0 { 2 } else { 0 };
-    format!(
-        "{:.digits$} ({:.digits$} to {:.digits$}, {} turns)",
-        median(&values),
-        values[0],
-        values[values.len() - 1],
-        values.len()
-    )
+fn spread(values: &Sample) -> String {
+    let (median, least, most) = (values.median(), values.min(), values.max());
+    let digits = if median < 100.0 { 2 } else { 0 };
+    format!("{median:.digits$} ({least:.digits$} to {most:.digits$}, {} turns)", values.len())
 }
 
 #[cfg(test)]
@@ -102,9 +85,15 @@ mod tests {
 
     #[test]
     fn the_median_lies_in_the_middle_and_the_ends_are_told() {
-        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
-        assert_eq!(spread(&[1.5, 1.25, 1.75]), "1.50 (1.25 to 1.75, 3 turns)");
-        assert_eq!(spread(&[3000.0, 2000.0]), "2500 (2000 to 3000, 2 turns)");
+        let told = |values: &[f64]| {
+            let mut sample = Sample::default();
+            for value in values {
+                sample.push(*value);
+            }
+            spread(&sample)
+        };
+        assert_eq!(told(&[1.5, 1.25, 1.75]), "1.50 (1.25 to 1.75, 3 turns)");
+        assert_eq!(told(&[4.0, 1.0, 2.0, 3.0]), "2.50 (1.00 to 4.00, 4 turns)");
+        assert_eq!(told(&[3000.0, 2000.0]), "2500 (2000 to 3000, 2 turns)");
     }
 }
